@@ -1,0 +1,2 @@
+/** fairway: ask, explain, act. */
+export {};

@@ -1,0 +1,2 @@
+/** From Kubernetes objects to mesh resources; CA; status writer. */
+export {};

@@ -1,0 +1,2 @@
+/** A Kubernetes-shaped cluster on one Linux machine, made of network namespaces. */
+export {};

@@ -1,0 +1,61 @@
+/** The mesh in words: facts, immutable snapshots and pure decisions; no I/O, no clock. */
+export {
+  type Cidr,
+  cidrContains,
+  defaultNetwork,
+  formatSocketAddress,
+  type IpAddress,
+  type IpFamily,
+  ipFamily,
+  ipFromBytes,
+  ipToBytes,
+  isLoopback,
+  isPort,
+  type NetworkAddress,
+  type NetworkId,
+  networkId,
+  parseCidr,
+  parseIp,
+  type SocketAddress,
+  tryParseIp,
+  tryParseSocketAddress,
+} from "./address.ts";
+export type { ConnectionFacts, DenialReason, DryRunResult, Verdict } from "./authorize.ts";
+export { defaultTrustDomain, type Identity, identityOf, parseSpiffeId, type SpiffeId, spiffeId, tryParseSpiffeId } from "./identity.ts";
+export { InvalidValueError } from "./invalid-value.ts";
+export {
+  type AuthorizationPolicy,
+  emptyMatch,
+  type PolicyClause,
+  type PolicyMatch,
+  type PolicyRule,
+  type ServiceAccountMatch,
+  type StringMatch,
+} from "./policy.ts";
+export type {
+  InboundRejection,
+  InboundRequest,
+  InboundRoute,
+  NextHop,
+  OutboundDenial,
+  OutboundRoute,
+  OutboundTarget,
+  ResolveContext,
+} from "./resolve.ts";
+export type { LoadBalancing, LocalityScope, Service, WeightedWaypoint } from "./service.ts";
+export type { Party, Snapshot, SnapshotChange } from "./snapshot.ts";
+export {
+  type ApplicationTunnel,
+  type AppProtocol,
+  type GatewayAddress,
+  type GatewayDestination,
+  type Locality,
+  type PolicyKey,
+  type PortMapping,
+  policyKey,
+  type ServiceKey,
+  serviceKey,
+  type Workload,
+  type WorkloadUid,
+  workloadIdentity,
+} from "./workload.ts";

@@ -1,0 +1,2 @@
+/** The wire vocabulary: .proto files, generated types, and codecs between wire and model. */
+export {};

@@ -1,0 +1,25 @@
+/** The life of a process: config, log, metrics, readiness, drain, admin server, clock, errors. */
+export { type AdminHandler, type AdminResponse, type AdminServer, metricsRoutes, readinessRoutes, serveAdmin } from "./admin.ts";
+export { Backoff, type BackoffOptions } from "./backoff.ts";
+export { type Clock, ManualClock, systemClock } from "./clock.ts";
+export { Drain, type DrainOutcome } from "./drain.ts";
+export { parseDuration } from "./duration.ts";
+export { booleanVariable, durationVariable, readEnvironment, z } from "./environment.ts";
+export { assertNever, errorCode, MeshError, type MeshErrorOptions, messageOf } from "./error.ts";
+export {
+  Bare,
+  createLogger,
+  type LogFields,
+  LogFilter,
+  type Logger,
+  type LoggerOptions,
+  type LogLevel,
+  type LogValue,
+  logLevels,
+  silentLogger,
+} from "./log.ts";
+export { Counter, createRegistry, Gauge, Histogram, type MetricRegistry } from "./metrics.ts";
+export { type Program, runProgram } from "./program.ts";
+export { Readiness } from "./readiness.ts";
+export { TaskGroup } from "./task-group.ts";
+export { type Watch, Watched } from "./watch.ts";

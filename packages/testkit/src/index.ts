@@ -1,0 +1,2 @@
+/** What a test needs, real where cheap; only ever a development dependency. */
+export {};

@@ -1,0 +1,49 @@
+/** The seam through which a proxy knows the mesh. Filled by delta ADS, or by a local file. */
+import type { Snapshot, Workload } from "@fairway/model";
+import type { Watch } from "@fairway/runtime";
+
+/** What changed with a snapshot, for those who must react to it (re-authorization, certificate prefetch). */
+export interface MeshChange {
+  readonly snapshot: Snapshot;
+  readonly policiesChanged: boolean;
+  readonly workloadsChanged: boolean;
+}
+
+export interface MeshView extends AsyncDisposable {
+  /** The latest state. Kept while the control plane is away. */
+  readonly changes: Watch<MeshChange>;
+  readonly snapshot: Snapshot;
+  /** True once every subscribed type had its first accepted answer. */
+  readonly synced: Watch<boolean>;
+  /**
+   * Waits for the local pod's workload to be known.
+   * Throws MeshError XDS_WORKLOAD_UNKNOWN after `timeoutMs`, naming what was looked for.
+   */
+  waitForWorkload(pod: { namespace: string; name: string; serviceAccount: string }, options: { signal: AbortSignal; timeoutMs: number }): Promise<Workload>;
+}
+
+/** One resource a server offers: the bytes are encoded once and sent to every client. */
+export interface ServedResource {
+  readonly name: string;
+  /** Content hash of `body`. */
+  readonly version: string;
+  /** Serialised message, without the Any envelope. */
+  readonly body: Uint8Array;
+  /** Other names by which a client may ask for it. */
+  readonly aliases: readonly string[];
+}
+
+/** A set of resources of one type with their changes; the controller fills one per type. */
+export interface ResourceSource {
+  readonly typeUrl: string;
+  get(name: string): ServedResource | undefined;
+  all(): Iterable<ServedResource>;
+  /** Names that changed (set, replaced or removed) since the last call of the listener. Dispose to stop. */
+  subscribe(listener: (names: ReadonlySet<string>) => void): Disposable;
+}
+
+/** Who a client is, decided before its stream is accepted. */
+export interface XdsPeer {
+  readonly identity: { readonly namespace: string; readonly serviceAccount: string };
+  readonly node: string | undefined;
+}

@@ -1,0 +1,2 @@
+/** The node's L4 tunnel. */
+export {};
