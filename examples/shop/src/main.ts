@@ -1,0 +1,2 @@
+/** A shop to try the mesh with: web asks api, api counts in a store. */
+export {};

@@ -1,0 +1,2 @@
+/** Direct, plain TCP, our HBONE pair and a haproxy mTLS pair, side by side in one run. */
+export {};

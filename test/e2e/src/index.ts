@@ -1,0 +1,2 @@
+/** The mesh driven only from outside: the API, packets and admin ports. */
+export {};
