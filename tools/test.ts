@@ -1,0 +1,100 @@
+/**
+ * The whole suite: the house's own checks, then every package's tests, then the end-to-end tests.
+ * Prints what ran and closes with the sum; anything that could not run is named.
+ *
+ *   node tools/test.ts                  everything
+ *   node tools/test.ts pki xds          only these suites
+ */
+import { spawn } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+interface Suite {
+  readonly name: string;
+  readonly folder: string;
+  readonly command: readonly string[];
+}
+
+interface Outcome {
+  readonly suite: Suite;
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: readonly string[];
+  readonly seconds: number;
+}
+
+const root = join(import.meta.dirname, "..");
+const checks: readonly Suite[] = [
+  { name: "lint", folder: root, command: ["biome", "check", "."] },
+  { name: "boundaries", folder: root, command: ["depcruise", "--config", ".dependency-cruiser.mjs", "packages"] },
+  { name: "chart", folder: root, command: ["node", "tools/render-chart.ts", "--check"] },
+];
+
+function packageSuites(group: string): Suite[] {
+  return readdirSync(join(root, group), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => ({
+      name: entry.name,
+      folder: join(root, group, entry.name),
+      manifest: JSON.parse(readFileSync(join(root, group, entry.name, "package.json"), "utf8")),
+    }))
+    .filter(({ manifest }) => manifest.scripts?.test !== undefined)
+    .map(({ name, folder }) => ({ name, folder, command: ["ava"] }));
+}
+
+function count(output: string, pattern: RegExp): number {
+  return [...output.matchAll(pattern)].reduce((sum, match) => sum + Number(match[1]), 0);
+}
+
+function run(suite: Suite): Promise<Outcome> {
+  const started = performance.now();
+  const [command = "", ...args] = suite.command;
+  return new Promise((resolve) => {
+    let output = "";
+    const child = spawn(command, args, { cwd: suite.folder, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, NO_COLOR: "1", FORCE_COLOR: "0" } });
+    const collect = (chunk: Buffer): void => {
+      output += chunk.toString();
+    };
+    child.stdout.on("data", collect);
+    child.stderr.on("data", collect);
+    child.on("error", (error) => collect(Buffer.from(error.message)));
+    child.on("close", (code) => {
+      const tests = suite.command[0] === "ava";
+      const counted = tests ? count(output, /^\s*(\d+) tests? passed/gm) : code === 0 ? 1 : 0;
+      const broken = count(output, /^\s*(\d+) (?:tests? failed|uncaught exceptions?|unhandled rejections?)/gm);
+      const skipped = [...output.matchAll(/^.*\b(?:skip(?:ped)?:)\s*(.+)$/gim)].map((match) => match[1] ?? "");
+      const failed = code === 0 ? broken : Math.max(1, broken);
+      const seconds = (performance.now() - started) / 1000;
+      process.stdout.write(
+        `${failed === 0 ? "✔" : "✘"} ${suite.name.padEnd(14)} ${String(counted).padStart(5)} passed ${String(failed).padStart(3)} failed ${seconds.toFixed(1).padStart(7)} s\n`,
+      );
+      for (const name of skipped) process.stdout.write(`    skipped: ${name}\n`);
+      if (failed > 0) process.stdout.write(`${output.trimEnd()}\n`);
+      resolve({ suite, passed: counted, failed, skipped, seconds });
+    });
+  });
+}
+
+/** Runs suites with at most `width` at a time, keeping the order of the list for what starts next. */
+async function runAll(suites: readonly Suite[], width: number): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  const waiting = [...suites];
+  const worker = async (): Promise<void> => {
+    for (let suite = waiting.shift(); suite !== undefined; suite = waiting.shift()) outcomes.push(await run(suite));
+  };
+  await Promise.all(Array.from({ length: width }, worker));
+  return outcomes;
+}
+
+const wanted = process.argv.slice(2);
+const chosen = (suites: readonly Suite[]): Suite[] => suites.filter((suite) => wanted.length === 0 || wanted.includes(suite.name));
+const outcomes = [
+  ...(await runAll(chosen([...checks, ...packageSuites("packages"), ...packageSuites("examples")]), 2)),
+  ...(await runAll(chosen(packageSuites("test")), 1)),
+];
+const passed = outcomes.reduce((sum, outcome) => sum + outcome.passed, 0);
+const failed = outcomes.reduce((sum, outcome) => sum + outcome.failed, 0);
+const skipped = outcomes.reduce((sum, outcome) => sum + outcome.skipped.length, 0);
+if (skipped > 0) process.stdout.write(`${skipped} skipped, named above\n`);
+process.stdout.write(`${passed} passed, ${failed} failed\n`);
+process.exitCode = failed === 0 ? 0 : 1;
