@@ -16,11 +16,11 @@ export class TaskGroup implements AsyncDisposable {
     return this.#controller.signal;
   }
 
-  /** Starts `task`. A rejection after closing is the expected end; any other is logged with the task's name. */
+  /** Starts `task`. A rejection with the group's own abort reason is the expected end; any other is logged with the task's name. */
   run(name: string, task: (signal: AbortSignal) => Promise<void>): void {
     const running: Promise<void> = task(this.signal)
       .catch((thrown: unknown) => {
-        if (!this.signal.aborted) this.#log.error(`${name} failed`, { error: MeshError.from(thrown, "RUNTIME_TASK_FAILED") });
+        if (!this.signal.aborted || thrown !== this.signal.reason) this.#log.error(`${name} failed`, { error: MeshError.from(thrown, "RUNTIME_TASK_FAILED") });
       })
       .finally(() => this.#running.delete(running));
     this.#running.add(running);
