@@ -33,25 +33,32 @@ export interface ResourceType<T extends KubeObject = KubeObject> {
 }
 
 export type CollectionEvent<T> =
-  | { readonly type: "added"; readonly object: T }
-  | { readonly type: "updated"; readonly object: T; readonly previous: T }
-  | { readonly type: "deleted"; readonly object: T };
+  | { readonly type: "added"; readonly key: string; readonly object: T }
+  | { readonly type: "updated"; readonly key: string; readonly object: T; readonly previous: T }
+  | { readonly type: "deleted"; readonly key: string; readonly object: T };
 
 /** A keyed set with changes; raw ones come from a reflector, derived ones from other collections. Key: `namespace/name`, or `name`. */
 export interface Collection<T> {
-  /** Resolves when the first full list is in. */
+  /** Resolves when the first full list is in. Rejects with KUBE_CLOSED when disposed before that. */
   readonly synced: Promise<void>;
   get(key: string): T | undefined;
   list(): Iterable<T>;
+  entries(): Iterable<[string, T]>;
   /** Batches of events in order; not called for what is already there. */
   subscribe(listener: (events: readonly CollectionEvent<T>[]) => void): Disposable;
+}
+
+export interface Selection {
+  namespace?: string;
+  labelSelector?: string;
+  fieldSelector?: string;
 }
 
 /** The Kubernetes API, by resource type. Errors are MeshErrors: KUBE_NOT_FOUND, KUBE_CONFLICT, KUBE_FORBIDDEN, KUBE_INVALID, KUBE_UNAVAILABLE. */
 export interface KubeClient {
   readonly server: string;
   get<T extends KubeObject>(type: ResourceType<T>, name: string, namespace?: string): Promise<T>;
-  list<T extends KubeObject>(type: ResourceType<T>, options?: { namespace?: string; labelSelector?: string; fieldSelector?: string }): Promise<T[]>;
+  list<T extends KubeObject>(type: ResourceType<T>, options?: Selection): Promise<T[]>;
   create<T extends KubeObject>(type: ResourceType<T>, object: T): Promise<T>;
   replace<T extends KubeObject>(type: ResourceType<T>, object: T, options?: { subresource?: "status" }): Promise<T>;
   mergePatch<T extends KubeObject>(
@@ -66,9 +73,14 @@ export interface KubeClient {
   delete<T extends KubeObject>(type: ResourceType<T>, name: string, namespace?: string, options?: { gracePeriodSeconds?: number }): Promise<void>;
   /** Any other call (TokenReview, TokenRequest, logs); JSON in and out. */
   request<R>(method: string, path: string, body?: unknown): Promise<R>;
-  /** A supervised list/watch: survives resets, 410 and 500 with jittered backoff; never stops silently. Dispose to stop. */
-  collection<T extends KubeObject>(
-    type: ResourceType<T>,
-    options?: { namespace?: string; labelSelector?: string; fieldSelector?: string },
-  ): Collection<T> & AsyncDisposable;
+  /**
+   * A supervised list/watch: survives resets, 410 and 500 with jittered backoff; never stops silently. Dispose to stop.
+   * `reduce` keeps only what the caller reads; it runs before the object is stored. A type that the server does not serve is an empty collection.
+   */
+  collection<T extends KubeObject>(type: ResourceType<T>, options?: Selection & { reduce?: (object: T) => T }): Collection<T> & AsyncDisposable;
+}
+
+/** `namespace/name`, or `name` for objects of the cluster. */
+export function objectKey({ metadata: { name, namespace } }: KubeObject): string {
+  return namespace === undefined || namespace === "" ? name : `${namespace}/${name}`;
 }

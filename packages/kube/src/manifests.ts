@@ -4,7 +4,19 @@ import { parseAllDocuments } from "yaml";
 import type { KubeClient, KubeObject, ResourceType } from "./collection.ts";
 
 /** Kinds that others depend on, first to last; everything else follows in the order it was written. */
-const kindOrder = ["Namespace", "CustomResourceDefinition", "PriorityClass", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap", "Secret", "Service"];
+const kindOrder = [
+  "Namespace",
+  "CustomResourceDefinition",
+  "PriorityClass",
+  "ServiceAccount",
+  "ClusterRole",
+  "ClusterRoleBinding",
+  "Role",
+  "RoleBinding",
+  "ConfigMap",
+  "Secret",
+  "Service",
+];
 
 /** Parses a YAML stream into objects. Throws KUBE_BAD_MANIFEST naming the document and the line. */
 export function parseManifests(text: string): KubeObject[] {
@@ -13,7 +25,8 @@ export function parseManifests(text: string): KubeObject[] {
     if (problem !== undefined) throw new MeshError("KUBE_BAD_MANIFEST", `document ${index + 1} is not valid YAML: ${problem.message}`);
     const value: unknown = document.toJS();
     if (value === null || value === undefined) return [];
-    if (!isKubeObject(value)) throw new MeshError("KUBE_BAD_MANIFEST", `document ${index + 1} is not a Kubernetes object: apiVersion, kind or metadata.name is missing`);
+    if (!isKubeObject(value))
+      throw new MeshError("KUBE_BAD_MANIFEST", `document ${index + 1} is not a Kubernetes object: apiVersion, kind or metadata.name is missing`);
     return [value];
   });
 }
@@ -31,7 +44,10 @@ export async function applyManifests(client: KubeClient, text: string, options: 
     const kind = `${object.apiVersion}/${object.kind}`;
     const type = types.get(kind) ?? (await discoverType(client, object.apiVersion ?? "", object.kind ?? ""));
     types.set(kind, type);
-    const placed = type.namespaced && object.metadata.namespace === undefined ? { ...object, metadata: { ...object.metadata, namespace: options.namespace ?? "default" } } : object;
+    const placed =
+      type.namespaced && object.metadata.namespace === undefined
+        ? { ...object, metadata: { ...object.metadata, namespace: options.namespace ?? "default" } }
+        : object;
     stored.push(await client.apply(type, placed, { fieldManager: options.fieldManager, force: true }));
   }
   return stored;
@@ -43,7 +59,8 @@ export async function discoverType(client: KubeClient, apiVersion: string, kind:
   const path = group === "" ? `/api/${version}` : `/apis/${group}/${version}`;
   const { resources } = await client.request<{ resources: { name: string; kind: string; namespaced: boolean }[] }>("GET", path);
   const found = resources.find((resource) => resource.kind === kind && !resource.name.includes("/"));
-  if (found === undefined) throw new MeshError("KUBE_UNKNOWN_KIND", `the server at ${client.server} has no kind ${kind} in ${apiVersion}; is its CRD installed?`);
+  if (found === undefined)
+    throw new MeshError("KUBE_UNKNOWN_KIND", `the server at ${client.server} has no kind ${kind} in ${apiVersion}; is its CRD installed?`);
   return { group: group ?? "", version: version ?? "", plural: found.name, kind, namespaced: found.namespaced };
 }
 
