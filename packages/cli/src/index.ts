@@ -1,2 +1,0 @@
-/** fairway: ask, explain, act. */
-export {};

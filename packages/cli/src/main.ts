@@ -1,0 +1,81 @@
+#!/usr/bin/env node
+/** fairway: ask, explain, act. Each command is one line here and one file beside. */
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { errorCode, MeshError, messageOf } from "@fairway/runtime";
+import yargs from "yargs";
+import { hideBin } from "yargs/helpers";
+import { demo } from "./demo/demo.ts";
+import { down, up, upInForeground } from "./lifecycle.ts";
+import { ensurePrivileges } from "./privileges.ts";
+import { version } from "./version.ts";
+
+const home = process.env["FAIRWAY_HOME"] ?? join(homedir(), ".fairway");
+const stopping = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    if (stopping.signal.aborted) process.exit(130);
+    stopping.abort(new MeshError("CLI_STOPPED", `received ${signal}`));
+  });
+}
+
+const nameOption = { type: "string", default: "fairway", describe: "name of the cluster" } as const;
+
+await yargs(hideBin(process.argv))
+  .scriptName("fairway")
+  .usage("$0 <command>\n\nAn ambient service mesh: try it on this machine, ask it, change it.")
+  .command(
+    "up",
+    "raise a cluster with the mesh on this machine",
+    (y) =>
+      y
+        .option("name", nameOption)
+        .option("nodes", { type: "number", default: 2, describe: "number of nodes" })
+        .option("foreground", { type: "boolean", default: false, describe: "stay attached until Ctrl-C" })
+        .option("state", { type: "string", hidden: true })
+        .example("$0 up", "two nodes, the mesh installed, a kubeconfig to use")
+        .example("$0 up --nodes 3 --name lab", "a bigger one under another name"),
+    async ({ name, nodes, foreground, state }) => {
+      await ensurePrivileges();
+      const stateFolder = state ?? join(home, name);
+      if (foreground) await upInForeground({ stateFolder, nodes, name, stop: stopping.signal });
+      else await up({ stateFolder, nodes, name });
+    },
+  )
+  .command(
+    "down",
+    "take it away again",
+    (y) => y.option("name", nameOption).example("$0 down", "stops every process and removes every namespace of fairway up"),
+    ({ name }) => down({ stateFolder: join(home, name) }),
+  )
+  .command(
+    "demo",
+    "raise a mesh of two nodes, walk through it, and report what was observed",
+    (y) =>
+      y
+        .option("hold", { type: "boolean", default: false, describe: "keep the cluster up afterwards, until Ctrl-C" })
+        .option("json", { type: "boolean", default: false, describe: "one JSON object a line for each observation" })
+        .example("$0 demo", "about a minute; exit code 0 means that every claim was observed")
+        .example("$0 demo --hold", "then try it yourself with kubectl"),
+    async ({ hold, json }) => {
+      await ensurePrivileges();
+      process.exitCode = await demo({ stateFolder: join(home, `demo-${process.pid}`), hold, json, stop: stopping.signal });
+    },
+  )
+  .command(
+    "version",
+    "print the version",
+    (y) => y.option("json", { type: "boolean", default: false, describe: "for machines" }),
+    ({ json }) => version({ json }),
+  )
+  .demandCommand(1, "Say what to do; fairway --help lists the commands.")
+  .strict()
+  .wrap(Math.min(100, process.stdout.columns ?? 100))
+  .fail((message, thrown) => {
+    if (thrown === undefined || thrown === null) process.stderr.write(`fairway: ${message}\n`);
+    else process.stderr.write(`fairway: ${messageOf(thrown)} (${errorCode(thrown) ?? "CLI_FAILED"})\n`);
+    process.exit(1);
+  })
+  .parseAsync();
+// The cluster's sockets to its own nodes may still be closing; nothing is left that we wait for.
+process.exit();
