@@ -1,0 +1,120 @@
+/** istio.workload.Workload to and from the model, with the defaults and refusals of ztunnel contract 3.4 and 4.1. */
+import {
+  type ApplicationTunnel,
+  defaultTrustDomain,
+  ipToBytes,
+  networkId,
+  type PolicyKey,
+  type PortMapping,
+  type ServiceKey,
+  type Workload,
+  type WorkloadUid,
+} from "@fairway/model";
+import { decodeGatewayAddress, decodeIp, decodePort, encodeGatewayAddress, encodePort } from "./gateway-codec.ts";
+import type * as wire from "./gen/istio/workload/workload.ts";
+import { ProtocolDecodeError } from "./protocol-error.ts";
+import { readEnum, readPort, requireField } from "./wire.ts";
+
+const tunnelProtocols = ["none", "hbone"] as const;
+const workloadTypes = ["deployment", "cronjob", "pod", "job"] as const;
+const statuses = ["healthy", "unhealthy"] as const;
+const networkModes = ["standard", "host-network"] as const;
+const applicationProtocols = ["none", "proxy"] as const;
+
+const defaultServiceAccount = "default";
+const defaultClusterId = "Kubernetes";
+const defaultCapacity = 1;
+
+/** Throws ProtocolDecodeError; the message starts with the field. LEGACY_ISTIO_MTLS is refused like any unknown tunnel protocol. */
+export function workloadFromWire(message: wire.Workload): Workload {
+  return {
+    uid: requireField("uid", message.uid) as WorkloadUid,
+    name: message.name,
+    namespace: message.namespace,
+    addresses: message.addresses.map((bytes) => decodeIp("addresses", bytes)),
+    hostname: message.hostname,
+    network: networkId(message.network),
+    networkMode: readEnum("network_mode", networkModes, message.networkMode),
+    networkGateway: message.networkGateway && decodeGatewayAddress("network_gateway", message.networkGateway),
+    tunnelProtocol: readEnum("tunnel_protocol", tunnelProtocols, message.tunnelProtocol),
+    nativeTunnel: message.nativeTunnel,
+    applicationTunnel: message.applicationTunnel && decodeApplicationTunnel(message.applicationTunnel),
+    trustDomain: message.trustDomain || defaultTrustDomain,
+    serviceAccount: message.serviceAccount || defaultServiceAccount,
+    waypoint: message.waypoint && decodeGatewayAddress("waypoint", message.waypoint),
+    node: message.node,
+    workloadName: message.workloadName,
+    workloadType: readEnum("workload_type", workloadTypes, message.workloadType),
+    canonicalName: message.canonicalName,
+    canonicalRevision: message.canonicalRevision,
+    clusterId: message.clusterId || defaultClusterId,
+    locality: message.locality && { region: message.locality.region, zone: message.locality.zone, subzone: message.locality.subzone },
+    status: readEnum("status", statuses, message.status),
+    services: decodeServices(message.services),
+    authorizationPolicies: message.authorizationPolicies.map((key) => key as PolicyKey),
+    capacity: message.capacity ?? defaultCapacity,
+  };
+}
+
+/** The reverse. Defaults that every reader knows are left out, as the reference control plane does. */
+export function workloadToWire(workload: Workload): wire.Workload {
+  const { applicationTunnel, locality, networkGateway, waypoint } = workload;
+  return {
+    uid: workload.uid,
+    name: workload.name,
+    namespace: workload.namespace,
+    addresses: workload.addresses.map(ipToBytes),
+    hostname: workload.hostname,
+    network: workload.network,
+    networkMode: networkModes.indexOf(workload.networkMode) as wire.NetworkMode,
+    networkGateway: networkGateway && encodeGatewayAddress(networkGateway),
+    tunnelProtocol: tunnelProtocols.indexOf(workload.tunnelProtocol) as wire.TunnelProtocol,
+    nativeTunnel: workload.nativeTunnel,
+    applicationTunnel: applicationTunnel && {
+      protocol: applicationProtocols.indexOf(applicationTunnel.protocol) as wire.ApplicationTunnel_Protocol,
+      port: applicationTunnel.port ?? 0,
+    },
+    trustDomain: workload.trustDomain === defaultTrustDomain ? "" : workload.trustDomain,
+    serviceAccount: workload.serviceAccount,
+    waypoint: waypoint && encodeGatewayAddress(waypoint),
+    node: workload.node,
+    workloadName: workload.workloadName,
+    workloadType: workloadTypes.indexOf(workload.workloadType) as wire.WorkloadType,
+    canonicalName: workload.canonicalName,
+    canonicalRevision: workload.canonicalRevision,
+    clusterId: workload.clusterId,
+    locality: locality && { region: locality.region, zone: locality.zone, subzone: locality.subzone },
+    status: statuses.indexOf(workload.status) as wire.WorkloadStatus,
+    services: encodeServices(workload.services),
+    authorizationPolicies: workload.authorizationPolicies,
+    extensions: [],
+    capacity: workload.capacity === defaultCapacity ? undefined : workload.capacity,
+  };
+}
+
+function decodeApplicationTunnel({ protocol, port }: wire.ApplicationTunnel): ApplicationTunnel {
+  return {
+    protocol: readEnum("application_tunnel.protocol", applicationProtocols, protocol),
+    port: port === 0 ? undefined : readPort("application_tunnel.port", port),
+  };
+}
+
+function decodeServices(message: ReadonlyMap<string, wire.PortList>): ReadonlyMap<ServiceKey, readonly PortMapping[]> {
+  const services = new Map<ServiceKey, readonly PortMapping[]>();
+  for (const [key, { ports }] of message) {
+    if (!/^[^/]+\/[^/]+$/.test(key)) {
+      throw new ProtocolDecodeError("PROTOCOL_INVALID_FIELD", `services: ${JSON.stringify(key)} is not <namespace>/<hostname>`);
+    }
+    services.set(
+      key as ServiceKey,
+      ports.map((port) => decodePort("services", port)),
+    );
+  }
+  return services;
+}
+
+/** Sorted, so that equal workloads have equal bytes: the version of a resource is a hash of them (controller contract 2.2). */
+function encodeServices(services: Workload["services"]): Map<string, wire.PortList> {
+  const sorted = [...services].sort(([a], [b]) => (a < b ? -1 : 1));
+  return new Map(sorted.map(([key, ports]) => [key, { ports: ports.map(encodePort) }]));
+}
