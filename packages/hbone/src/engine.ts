@@ -42,7 +42,7 @@ export interface TunnelStream {
   /**
    * Copies between `socket` and this stream until both directions ended; each FIN is carried over, none is invented.
    * Never rejects: failures are in the outcome. Aborting `signal` resets the stream (CANCEL) and destroys the socket at once.
-   * `onBytes` reports progress in both directions for live counters.
+   * `onBytes` reports the bytes moved since its last call, per direction, for live counters.
    */
   pipe(socket: Duplex, options: { signal: AbortSignal; onBytes?: (sent: number, received: number) => void }): Promise<PipeOutcome>;
   /** The stream as a plain duplex, for what must speak another protocol inside it (double HBONE). Not together with `pipe`. */

@@ -1,0 +1,86 @@
+/** A CONNECT stream of node:http2 as a TunnelStream, and what its reset codes mean (ztunnel contract 1.8). */
+import { constants, type Http2Stream } from "node:http2";
+import type { Duplex } from "node:stream";
+import { MeshError } from "@fairway/runtime";
+import type { PipeOutcome, TunnelStream } from "./engine.ts";
+import { copy, type PipeOptions } from "./pipe.ts";
+
+const { NGHTTP2_NO_ERROR, NGHTTP2_CANCEL, NGHTTP2_STREAM_CLOSED } = constants;
+
+const resetNames: ReadonlyMap<number, string> = new Map(
+  Object.entries({
+    NO_ERROR: constants.NGHTTP2_NO_ERROR,
+    PROTOCOL_ERROR: constants.NGHTTP2_PROTOCOL_ERROR,
+    INTERNAL_ERROR: constants.NGHTTP2_INTERNAL_ERROR,
+    FLOW_CONTROL_ERROR: constants.NGHTTP2_FLOW_CONTROL_ERROR,
+    SETTINGS_TIMEOUT: constants.NGHTTP2_SETTINGS_TIMEOUT,
+    STREAM_CLOSED: constants.NGHTTP2_STREAM_CLOSED,
+    FRAME_SIZE_ERROR: constants.NGHTTP2_FRAME_SIZE_ERROR,
+    REFUSED_STREAM: constants.NGHTTP2_REFUSED_STREAM,
+    CANCEL: constants.NGHTTP2_CANCEL,
+    COMPRESSION_ERROR: constants.NGHTTP2_COMPRESSION_ERROR,
+    CONNECT_ERROR: constants.NGHTTP2_CONNECT_ERROR,
+    ENHANCE_YOUR_CALM: constants.NGHTTP2_ENHANCE_YOUR_CALM,
+    INADEQUATE_SECURITY: constants.NGHTTP2_INADEQUATE_SECURITY,
+    HTTP_1_1_REQUIRED: constants.NGHTTP2_HTTP_1_1_REQUIRED,
+  }).map(([name, code]) => [code, name]),
+);
+
+export function resetName(code: number): string {
+  return resetNames.get(code) ?? `0x${code.toString(16)}`;
+}
+
+/** What a stream asks of the tunnel it belongs to. */
+export interface StreamOwner {
+  /** The end of the tunnel that a stream is the server's or the client's. */
+  readonly side: "client" | "server";
+  /** Why the tunnel is gone; undefined while it lives. */
+  lost(): MeshError | undefined;
+}
+
+export class NodeTunnelStream implements TunnelStream {
+  readonly #stream: Http2Stream;
+  readonly #owner: StreamOwner;
+
+  constructor(stream: Http2Stream, owner: StreamOwner) {
+    this.#stream = stream;
+    this.#owner = owner;
+  }
+
+  pipe(socket: Duplex, options: PipeOptions): Promise<PipeOutcome> {
+    return copy(socket, this.#stream, options, {
+      failure: () => streamFailure(this.#stream, this.#owner),
+      release: () => this.#release(),
+      abort: () => this.reset(),
+      gather: true,
+    });
+  }
+
+  duplex(): Duplex {
+    return this.#stream;
+  }
+
+  reset(): void {
+    this.#stream.close(NGHTTP2_CANCEL);
+    this.#stream.destroy();
+  }
+
+  /** Both directions are over for us. A server that sent its END_STREAM says NO_ERROR, everybody else CANCEL. */
+  #release(): void {
+    if (this.#stream.closed) return;
+    if (this.#stream.readableEnded && this.#stream.writableFinished) return;
+    const code = this.#owner.side === "server" && this.#stream.writableFinished ? NGHTTP2_NO_ERROR : NGHTTP2_CANCEL;
+    this.#stream.close(code);
+    this.#stream.destroy();
+  }
+}
+
+/** Why a stream closed before both of its directions ended; undefined for the codes that are a clean end. */
+export function streamFailure(stream: Http2Stream, owner: StreamOwner): MeshError | undefined {
+  const lost = owner.lost();
+  if (lost !== undefined) return lost;
+  const code = stream.rstCode;
+  if (code === NGHTTP2_NO_ERROR || code === NGHTTP2_CANCEL || code === NGHTTP2_STREAM_CLOSED) return undefined;
+  const reset = resetName(code);
+  return new MeshError("HBONE_RESET", `the peer reset the stream: ${reset}`, { details: { reset } });
+}
