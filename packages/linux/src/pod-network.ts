@@ -11,6 +11,8 @@ export interface ListenOptions {
   /** Try IP_TRANSPARENT; whether it was granted is in the result. */
   readonly transparent: boolean;
   readonly backlog: number;
+  /** TCP keepalive of accepted sockets; undefined leaves it off. */
+  readonly keepalive?: { readonly timeMs: number; readonly intervalMs: number; readonly retries: number } | undefined;
   /** Accept sockets paused and half-open: the caller decides when bytes flow and how each side ends. */
   readonly onConnection: (socket: Socket) => void;
 }
@@ -36,7 +38,11 @@ export interface DialOptions {
   readonly keepalive?: { readonly timeMs: number; readonly intervalMs: number; readonly retries: number } | undefined;
 }
 
-/** TCP inside a pod's network namespace. Two implementations: this kernel, and the process's own namespace for tests. */
+/**
+ * TCP inside a pod's network namespace. Two implementations: this kernel, and the process's own namespace for tests.
+ * Sockets that come from here never end the process by an error that nobody listens for yet. Disposing closes the listeners
+ * that are still open; sockets and the namespace belong to the caller.
+ */
 export interface PodNetwork extends AsyncDisposable {
   readonly namespace: NetworkNamespace | undefined;
   /** Throws MeshError LINUX_LISTEN_FAILED. */
@@ -46,6 +52,9 @@ export interface PodNetwork extends AsyncDisposable {
    * Throws MeshError LINUX_DIAL_TIMEOUT, LINUX_DIAL_REFUSED, LINUX_DIAL_FAILED, or the signal's reason.
    */
   dial(options: DialOptions): Promise<{ socket: Socket; sourceKept: boolean }>;
-  /** Where the client wanted to go before the kernel redirected it; the local address when nothing was redirected. */
+  /**
+   * Where the client wanted to go before the kernel redirected it; the local address when nothing was redirected.
+   * Throws LINUX_SOCKET_CLOSED when the socket is gone.
+   */
   originalDestination(socket: Socket): { ip: string; port: number };
 }
