@@ -1,0 +1,169 @@
+/** What connections of applications must survive when they cross the mesh: every test runs between two enrolled pods on two nodes. */
+import test from "ava";
+import { Mesh, services } from "./mesh.ts";
+
+const megabyte = 1024 * 1024;
+const large = 200 * megabyte;
+const client = { namespace: "shop", name: "client" };
+let mesh: Mesh;
+
+test.before(async () => {
+  mesh = await Mesh.raise("dp");
+  await mesh.namespace("shop", { enrolled: true });
+  await mesh.namespace("plain", { enrolled: false });
+  await Promise.all([
+    mesh.app({ namespace: "shop", name: "client", node: 1 }),
+    mesh.app({
+      namespace: "shop",
+      name: "server",
+      node: 2,
+      headless: true,
+      probes: {
+        readinessProbe: { httpGet: { path: "/", port: 8080 }, periodSeconds: 1 },
+        livenessProbe: { tcpSocket: { port: 7000 }, periodSeconds: 1, failureThreshold: 2 },
+      },
+    }),
+    mesh.app({ namespace: "plain", name: "plain", node: 2 }),
+  ]);
+});
+test.after.always(async () => {
+  await mesh?.[Symbol.asyncDispose]();
+});
+
+/** Bytes that node 1 and node 2 exchanged on port 15008 while `during` ran, and TCP packets of the application between pods outside of it. */
+async function onTheWire(during: () => Promise<void>): Promise<{ tunnel: number; other: number }> {
+  const addresses = new Set(Object.values({ ...(await mesh.addresses("shop", "client")) }).concat(Object.values(await mesh.addresses("shop", "server"))));
+  const seen = { tunnel: 0, other: 0 };
+  await using _capture = await mesh.cluster.capture("underlay", ({ protocol, source, destination, payload }) => {
+    if (protocol !== "tcp" || payload.byteLength === 0 || !addresses.has(source.ip) || !addresses.has(destination.ip)) return;
+    if (source.port === 15_008 || destination.port === 15_008) seen.tunnel += payload.byteLength;
+    else seen.other += payload.byteLength;
+  });
+  await during();
+  return seen;
+}
+
+for (const family of ["v4", "v6"] as const) {
+  test.serial(`a service address (IP${family}) is reached through the tunnel, and the application sees the client's own address`, async (t) => {
+    const server = await mesh.serviceAddresses("shop", "server");
+    const { [family]: own } = await mesh.addresses("shop", "client");
+    let answer: { reply?: string } = {};
+    const wire = await onTheWire(async () => {
+      answer = await mesh.act(client, "echo", server[family], 7006, "");
+    });
+    t.is(answer.reply, own);
+    t.true(wire.tunnel > 0);
+    t.is(wire.other, 0);
+  });
+
+  test.serial(`a pod address (IP${family}) is reached through the tunnel`, async (t) => {
+    const server = await mesh.addresses("shop", "server");
+    let answer: { reply?: string } = {};
+    const wire = await onTheWire(async () => {
+      answer = await mesh.act(client, "echo", server[family], 7000, "over the pod address");
+    });
+    t.is(answer.reply, "over the pod address");
+    t.true(wire.tunnel > 0);
+    t.is(wire.other, 0);
+  });
+}
+
+test.serial("a headless service leads to the pod, through the tunnel", async (t) => {
+  const { clusterIP } = (await mesh.cluster.client.get(services, "server-headless", "shop")).spec;
+  t.is(clusterIP, "None");
+  let answer: { reply?: string } = {};
+  const wire = await onTheWire(async () => {
+    answer = await mesh.act(client, "echo", "server-headless", 7000, "headless");
+  });
+  t.is(answer.reply, "headless");
+  t.true(wire.tunnel > 0);
+  t.is(wire.other, 0);
+});
+
+test.serial("a server that speaks first is heard before the client said anything", async (t) => {
+  t.deepEqual(await mesh.act(client, "greeting", "server", 7001), { greeting: "hello from the server\n", echoed: "thanks" });
+});
+
+test.serial("the client's half-close arrives, and the answer after it comes back", async (t) => {
+  const { reply, expected } = await mesh.act(client, "upload", "server", 7002, 1_000);
+  t.is(reply, expected);
+});
+
+test.serial("the server's half-close arrives, and the client may go on sending", async (t) => {
+  t.deepEqual(await mesh.act(client, "farewell", "server", 7004, 5 * megabyte), { bye: "bye", sent: 5 * megabyte });
+  await t.notThrowsAsync(async () => {
+    for (let attempt = 0; attempt < 50; attempt++) {
+      const { reply } = await mesh.act(client, "echo", "server", 7005, "");
+      if (reply === String(5 * megabyte)) return;
+    }
+    throw new Error("the server did not read everything that was sent after its own end");
+  });
+});
+
+test.serial("200 MB up arrive whole", async (t) => {
+  const { reply, expected } = await mesh.act(client, "upload", "server", 7002, large);
+  t.is(reply, expected);
+});
+
+test.serial("200 MB down arrive whole", async (t) => {
+  const { reply, expected } = await mesh.act(client, "download", "server", 7003, large);
+  t.is(reply, expected);
+});
+
+test.serial("1,000 connections stand at the same time, each with its own bytes", async (t) => {
+  t.deepEqual(await mesh.act(client, "many", "server", 7000, 1_000), { standing: 1_000, failed: 0 });
+});
+
+test.serial("a pod reaches itself through its own service", async (t) => {
+  const server = { namespace: "shop", name: "server" };
+  t.like(await mesh.act(server, "echo", "server", 7000, "myself"), { reply: "myself" });
+  const { v6 } = await mesh.serviceAddresses("shop", "server");
+  t.like(await mesh.act(server, "echo", v6, 7000, "myself over IPv6"), { reply: "myself over IPv6" });
+});
+
+test.serial("a pod outside the mesh is reached in the clear, and reaches in", async (t) => {
+  const { v4 } = await mesh.addresses("shop", "client");
+  t.like(await mesh.act(client, "echo", "plain.plain", 7006, ""), { reply: v4 });
+  t.like(await mesh.act({ namespace: "plain", name: "plain" }, "echo", "server.shop", 7000, "from outside"), { reply: "from outside" });
+});
+
+test.serial("a destination that nobody knows is reached as if there were no mesh", async (t) => {
+  await using outside = await mesh.cluster.runOutside([
+    process.execPath,
+    "-e",
+    'require("net").createServer((s) => s.on("error", () => {}).end("external")).listen(9100, "0.0.0.0", () => console.log("listening"))',
+  ]);
+  await new Promise((resolve) => outside.stdout.once("data", resolve));
+  t.like(await mesh.act(client, "echo", outside.address, 9100, ""), { reply: "external" });
+});
+
+test.serial("UDP is not touched", async (t) => {
+  const server = await mesh.addresses("shop", "server");
+  t.like(await mesh.act(client, "udp", server.v4, 7053, "datagram"), { reply: "datagram" });
+  t.like(await mesh.act(client, "udp", server.v6, 7053, "datagram over IPv6"), { reply: "datagram over IPv6" });
+});
+
+test.serial("a connection to a port where nobody listens fails", async (t) => {
+  const { error } = await mesh.act(client, "echo", "server", 7999, "x");
+  t.truthy(error);
+});
+
+test.serial("the kubelet's probes reach enrolled pods, also under STRICT", async (t) => {
+  await mesh.apply([
+    { apiVersion: "security.istio.io/v1", kind: "PeerAuthentication", metadata: { name: "default", namespace: "shop" }, spec: { mtls: { mode: "STRICT" } } },
+  ]);
+  await t.notThrowsAsync(async () => {
+    for (let attempt = 0; attempt < 100; attempt++) {
+      const { error } = await mesh.act({ namespace: "plain", name: "plain" }, "echo", "server.shop", 7000, "x");
+      if (error !== undefined) return;
+    }
+    throw new Error("STRICT never refused the pod outside the mesh");
+  });
+  const before = await mesh.pod("shop", "server");
+  // Four probe periods: a liveness probe that fails twice in a row would restart the container.
+  await new Promise((resolve) => setTimeout(resolve, 4_000));
+  const after = await mesh.pod("shop", "server");
+  t.is(after.metadata.uid, before.metadata.uid);
+  t.is(after.status?.containerStatuses?.[0]?.restartCount, 0);
+  t.like(await mesh.act(client, "echo", "server", 7000, "still here"), { reply: "still here" });
+});

@@ -1,2 +1,0 @@
-/** The mesh driven only from outside: the API, packets and admin ports. */
-export {};

@@ -1,0 +1,133 @@
+/** Policies from the user's objects to the connection that is refused, and what the user is told. */
+
+import type { KubeObject, ResourceType } from "@fairway/kube";
+import test from "ava";
+import { eventually, Mesh } from "./mesh.ts";
+
+interface Policy extends KubeObject {
+  spec: unknown;
+  status?: { conditions?: { type: string; status: string; reason: string; message: string; observedGeneration?: number }[] };
+}
+const authorizationPolicies: ResourceType<Policy> = {
+  group: "security.istio.io",
+  version: "v1",
+  plural: "authorizationpolicies",
+  kind: "AuthorizationPolicy",
+  namespaced: true,
+};
+
+const good = { namespace: "shop", name: "good" };
+const bad = { namespace: "shop", name: "bad" };
+let mesh: Mesh;
+
+function policy(name: string, spec: object): object {
+  return { apiVersion: "security.istio.io/v1", kind: "AuthorizationPolicy", metadata: { name, namespace: "shop" }, spec };
+}
+const callers = (...serviceAccounts: string[]): object =>
+  policy("callers", { selector: { matchLabels: { app: "server" } }, action: "ALLOW", rules: [{ from: [{ source: { serviceAccounts } }] }] });
+
+/** Repeats an echo until it succeeds or fails as wanted. */
+async function untilEcho(from: { namespace: string; name: string }, works: boolean): Promise<{ reply?: string; error?: string }> {
+  return eventually(`an echo from ${from.name} that ${works ? "works" : "fails"}`, async () => {
+    const answer = await mesh.act<{ reply?: string; error?: string }>(from, "echo", "server", 7000, "x");
+    return (answer.reply === "x") === works ? answer : undefined;
+  });
+}
+
+test.before(async () => {
+  mesh = await Mesh.raise("po");
+  await mesh.namespace("shop", { enrolled: true });
+  await Promise.all([
+    mesh.app({ namespace: "shop", name: "good", node: 1 }),
+    mesh.app({ namespace: "shop", name: "bad", node: 1 }),
+    mesh.app({ namespace: "shop", name: "server", node: 2 }),
+  ]);
+});
+test.after.always(async () => {
+  await mesh?.[Symbol.asyncDispose]();
+});
+test.afterEach.always(async () => {
+  for (const { metadata } of await mesh.cluster.client.list(authorizationPolicies, { namespace: "shop" }))
+    await mesh.cluster.client.delete(authorizationPolicies, metadata.name, "shop");
+  await untilEcho(good, true);
+  await untilEcho(bad, true);
+});
+
+test.serial("ALLOW by service account lets the right caller in, and refuses the other with 401 and a line that names the policy and both", async (t) => {
+  await mesh.apply([callers("good")]);
+  await untilEcho(bad, false);
+  t.like(await mesh.act(good, "echo", "server", 7000, "x"), { reply: "x" });
+  const inbound = await eventually("the denial in the server's log", async () =>
+    (await mesh.logLines(await mesh.ztunnelOf("shop", "server"), "sa/bad", "direction=", "shop/callers")).find((line) => line.includes("inbound")),
+  );
+  t.regex(
+    inbound,
+    /\terror\taccess.*connection complete.*src\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/bad".*dst\.identity="spiffe:\/\/cluster\.local\/ns\/shop\/sa\/server"/,
+  );
+  const outbound = await eventually("the refusal in the client's log", async () =>
+    (await mesh.logLines(await mesh.ztunnelOf("shop", "bad"), "sa/bad", "401")).at(0),
+  );
+  t.regex(outbound, /direction="?outbound/);
+  const { body } = await mesh.admin(await mesh.ztunnelOf("shop", "server"), 15_020, "/metrics");
+  t.regex(body, /istio_tcp_connections_failed_total\{[^}]*reporter="destination"[^}]*source_workload="bad"[^}]*response_flags="DENY"[^}]*\} [1-9]/);
+});
+
+test.serial("a policy applied while a connection is open closes that connection and no other", async (t) => {
+  const stays = await mesh.start<{ event: string }>(good, "stay", "server", 7000, 50);
+  const goes = await mesh.start<{ event: string }>(bad, "stay", "server", 7000, 50);
+  await eventually("echoes on both", async () => ([stays, goes].every(({ lines }) => lines.some(({ event }) => event === "echo")) ? true : undefined));
+  await mesh.apply([callers("good")]);
+  await eventually("the close of the forbidden one", async () => (goes.lines.some(({ event }) => event === "closed") ? true : undefined));
+  const echoes = stays.lines.length;
+  await eventually("more echoes on the allowed one", async () => (stays.lines.length > echoes + 5 ? true : undefined));
+  t.false(stays.lines.some(({ event }) => event === "closed"));
+  const line = await eventually("the reason in the log", async () =>
+    (await mesh.logLines(await mesh.ztunnelOf("shop", "server"), "sa/bad", "closed due to policy change")).at(0),
+  );
+  t.truthy(line);
+  await Promise.all([stays.stop(), goes.stop()]);
+});
+
+test.serial("DENY beats ALLOW, and an empty ALLOW denies everybody", async (t) => {
+  await mesh.apply([
+    callers("good", "bad"),
+    policy("no-bad", { action: "DENY", rules: [{ from: [{ source: { principals: ["cluster.local/ns/shop/sa/bad"] } }] }] }),
+  ]);
+  await untilEcho(bad, false);
+  t.like(await mesh.act(good, "echo", "server", 7000, "x"), { reply: "x" });
+  await mesh.apply([policy("nobody", { selector: { matchLabels: { app: "server" } }, action: "ALLOW" })]);
+  await mesh.cluster.client.delete(authorizationPolicies, "callers", "shop");
+  await untilEcho(good, false);
+  t.pass();
+});
+
+test.serial("an accepted policy says so in its status", async (t) => {
+  await mesh.apply([callers("good", "bad")]);
+  const condition = await eventually("the condition", async () =>
+    (await mesh.cluster.client.get(authorizationPolicies, "callers", "shop")).status?.conditions?.find(({ type }) => type === "ZtunnelAccepted"),
+  );
+  t.like(condition, { status: "True", reason: "Accepted", observedGeneration: 1 });
+});
+
+for (const [what, rules] of [
+  ["an impossible CIDR", [{ from: [{ source: { ipBlocks: ["10.0.0.0/99"] } }] }]],
+  ["an impossible port", [{ to: [{ operation: { ports: ["123456"] } }] }]],
+] as const) {
+  test.serial(`a policy with ${what} is refused where its author looks, and nothing else is lost`, async (t) => {
+    const refused = await mesh.apply([policy("broken", { selector: { matchLabels: { app: "server" } }, action: "DENY", rules })]).then(
+      () => undefined,
+      (error: Error) => error.message,
+    );
+    if (refused === undefined) {
+      const condition = await eventually("the condition", async () =>
+        (await mesh.cluster.client.get(authorizationPolicies, "broken", "shop")).status?.conditions?.find(
+          ({ type, status }) => type === "ZtunnelAccepted" && status === "False",
+        ),
+      );
+      t.regex(condition.message, /10\.0\.0\.0\/99|123456/);
+    } else {
+      t.regex(refused, /10\.0\.0\.0\/99|123456|ipBlocks|ports/);
+    }
+    t.like(await mesh.act(good, "echo", "server", 7000, "x"), { reply: "x" });
+  });
+}
