@@ -16,9 +16,8 @@ const allowed = {
   "local-cluster": ["model", "runtime", "kube", "linux", "pki"],
   // The one program that starts another: `fairway up` and `fairway demo` raise the embedded cluster.
   cli: ["model", "runtime", "protocol", "kube", "linux", "local-cluster"],
-  testkit: ["model", "runtime", "protocol", ...engines],
 };
-const everything = ["model", "runtime", "protocol", ...engines, ...programs, "testkit"];
+const everything = ["model", "runtime", "protocol", ...engines, ...programs];
 
 /** @type {import("dependency-cruiser").IConfiguration} */
 export default {
