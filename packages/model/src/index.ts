@@ -20,7 +20,7 @@ export {
   tryParseIp,
   tryParseSocketAddress,
 } from "./address.ts";
-export type { ConnectionFacts, DenialReason, DryRunResult, Verdict } from "./authorize.ts";
+export { authorize, type ConnectionFacts, type DenialReason, type DryRunResult, type Verdict } from "./authorize.ts";
 export { defaultTrustDomain, type Identity, identityOf, parseSpiffeId, type SpiffeId, spiffeId, tryParseSpiffeId } from "./identity.ts";
 export { InvalidValueError } from "./invalid-value.ts";
 export {
@@ -44,6 +44,7 @@ export type {
 } from "./resolve.ts";
 export type { LoadBalancing, LocalityScope, Service, WeightedWaypoint } from "./service.ts";
 export type { Party, Snapshot, SnapshotChange } from "./snapshot.ts";
+export { applyChange, emptySnapshot } from "./store.ts";
 export {
   type ApplicationTunnel,
   type AppProtocol,
