@@ -1,0 +1,17 @@
+/** Netfilter rules as text, applied in one transaction. */
+import { errorCode, MeshError, messageOf } from "@fairway/runtime";
+import { runIn } from "./command.ts";
+import type { NetworkNamespace } from "./namespace.ts";
+
+/**
+ * Applies an nft script in `namespace`, whole or not at all. Throws LINUX_NFT_FAILED with nft's own words, or the signal's reason.
+ */
+export async function applyNft(namespace: NetworkNamespace | undefined, text: string, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+  try {
+    await runIn(namespace, ["nft", "-f", "-"], { input: text, signal });
+  } catch (cause) {
+    signal.throwIfAborted();
+    const hint = errorCode(cause) === "LINUX_COMMAND_MISSING" ? "" : "; are CAP_NET_ADMIN and the kernel's nf_tables there?";
+    throw new MeshError("LINUX_NFT_FAILED", `the rules were not applied: ${messageOf(cause)}${hint}`, { cause });
+  }
+}
