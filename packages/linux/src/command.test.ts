@@ -28,7 +28,7 @@ test.serial("rules land in the namespace, and only there", async (t) => {
 test.serial("a script with an error changes nothing and the error has nft's words", async (t) => {
   if (skipped(t)) return;
   const pod = testNamespace(t);
-  const error = await t.throwsAsync(applyNft(pod.namespace, "add table inet good\nadd rule inet nowhere chain accept\n", { signal }));
+  const error = await t.throwsAsync(applyNft(pod.namespace, "add table inet good\nadd rule inet absent entry accept\n", { signal }));
   t.is(errorCode(error), "LINUX_NFT_FAILED");
   t.true(error.message.includes("No such file or directory"), error.message);
   t.is((await runIn(pod.namespace, ["nft", "list", "tables"], { signal })).stdout, "");

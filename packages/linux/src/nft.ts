@@ -1,5 +1,5 @@
 /** Netfilter rules as text, applied in one transaction. */
-import { errorCode, MeshError, messageOf } from "@fairway/runtime";
+import { MeshError, messageOf } from "@fairway/runtime";
 import { runIn } from "./command.ts";
 import type { NetworkNamespace } from "./namespace.ts";
 
@@ -11,7 +11,6 @@ export async function applyNft(namespace: NetworkNamespace | undefined, text: st
     await runIn(namespace, ["nft", "-f", "-"], { input: text, signal });
   } catch (cause) {
     signal.throwIfAborted();
-    const hint = errorCode(cause) === "LINUX_COMMAND_MISSING" ? "" : "; are CAP_NET_ADMIN and the kernel's nf_tables there?";
-    throw new MeshError("LINUX_NFT_FAILED", `the rules were not applied: ${messageOf(cause)}${hint}`, { cause });
+    throw new MeshError("LINUX_NFT_FAILED", `the rules were not applied: ${messageOf(cause)}`, { cause });
   }
 }
