@@ -1,0 +1,102 @@
+/**
+ * From an AuthorizationPolicy to what ztunnel enforces (controller contract 4.3, 4.4), and to what its author is told. What cannot be
+ * enforced never widens access: an ALLOW rule that says more than L4 can check is left out, a DENY rule loses only the part that
+ * cannot be checked. One bad value never affects other rules or other policies.
+ */
+import type { AuthorizationPolicyObject, AuthorizationRule, ConditionWish } from "@fairway/kube";
+import { type AuthorizationPolicy, type PolicyClause, type PolicyKey, type PolicyMatch, type PolicyRule, policyKey } from "@fairway/model";
+import { annotation, type Labels } from "./labels.ts";
+import { type RuleReading, readRule } from "./policy-match.ts";
+import type { MeshSettings } from "./settings.ts";
+
+export interface PolicyOutcome {
+  readonly key: PolicyKey;
+  readonly namespace: string;
+  /** Set when only some workloads are concerned. */
+  readonly selector: Labels | undefined;
+  /** What is sent to ztunnels; undefined when a waypoint enforces it, or nobody can. */
+  readonly policy: AuthorizationPolicy | undefined;
+  readonly condition: ConditionWish;
+}
+
+type Action = AuthorizationPolicy["action"];
+
+const conditionType = "ZtunnelAccepted";
+const actions: Readonly<Record<string, Action>> = { ALLOW: "allow", DENY: "deny" };
+
+/** Whether a waypoint enforces the policy: it names its targets. Such a policy is never sent to ztunnels. */
+export function hasTargets({ spec = {} }: AuthorizationPolicyObject): boolean {
+  return spec.targetRef !== undefined || (spec.targetRefs?.length ?? 0) > 0;
+}
+
+/** For policies without targets. */
+export function convertPolicy(object: AuthorizationPolicyObject, settings: MeshSettings): PolicyOutcome {
+  const { metadata, spec = {} } = object;
+  const namespace = metadata.namespace ?? "";
+  const selector = Object.keys(spec.selector?.matchLabels ?? {}).length > 0 ? spec.selector?.matchLabels : undefined;
+  const base = { key: policyKey(namespace, metadata.name), namespace, selector };
+  const word = spec.action ?? "ALLOW";
+  const action = actions[word];
+  if (action === undefined) return { ...base, policy: undefined, condition: wish("False", "UnsupportedValue", `ztunnel does not support the ${word} action`) };
+  const dryRun = metadata.annotations?.[annotation.dryRun]?.toLowerCase() === "true";
+  if (dryRun && !settings.dryRunPolicies) {
+    return {
+      ...base,
+      policy: undefined,
+      condition: wish("False", "UnsupportedValue", "dry-run policies are not enabled (AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY)"),
+    };
+  }
+  const readings = (spec.rules ?? []).map((rule: AuthorizationRule | null) => readRule(rule ?? {}, namespace));
+  const policy: AuthorizationPolicy = {
+    name: metadata.name,
+    namespace,
+    scope: selector !== undefined ? "workload-selector" : namespace === settings.rootNamespace ? "global" : "namespace",
+    action,
+    rules: readings.flatMap((reading) => enforceable(reading, action) ?? []),
+    dryRun,
+  };
+  return { ...base, policy, condition: explain(readings, action) };
+}
+
+/** The rule as it can be enforced without letting in more than was written; undefined when it must be left out. */
+function enforceable({ clauses, http, unreadable }: RuleReading, action: Action): PolicyRule | undefined {
+  if (action === "allow") return http.length > 0 || unreadable.length > 0 ? undefined : { clauses };
+  if (unreadable.length === 0) return { clauses };
+  // A match that lost every value it had would never hold, and the denial with it: the clause is dropped instead, which denies more.
+  return { clauses: clauses.filter(({ matches }) => !matches.some(isEmpty) || http.length > 0) };
+}
+
+function explain(readings: readonly RuleReading[], action: Action): ConditionWish {
+  const unreadable = readings.flatMap((reading) => reading.unreadable);
+  if (unreadable.length > 0) {
+    const effect =
+      action === "allow" ? "the rules that hold them are omitted, so they allow nothing" : "the rules that hold them are kept without them, so they deny more";
+    return wish("False", "Invalid", `values that cannot be read: ${unreadable.join("; ")}; ${effect}`);
+  }
+  const http = [...new Set(readings.flatMap((reading) => reading.http))];
+  if (http.length === 0) return wish("True", "Accepted", "attached to ztunnel");
+  const named = `ztunnel does not support HTTP attributes (found: ${http.join(", ")}). In ambient mode you must use a waypoint proxy to enforce HTTP rules.`;
+  if (action === "allow")
+    return wish(
+      "True",
+      "UnsupportedValue",
+      `${named} Within an ALLOW policy, rules matching HTTP attributes are omitted. This will be more restrictive than requested.`,
+    );
+  const inert = readings.some(({ http: attributes, clauses }) => attributes.length > 0 && clauses.some(neverHolds));
+  const effect = inert
+    ? "a rule that consists of them has no effect."
+    : "a rule that mentions them applies without them. This will be more restrictive than requested.";
+  return wish("True", "UnsupportedValue", `${named} Within a DENY policy, ${effect}`);
+}
+
+function neverHolds({ matches }: PolicyClause): boolean {
+  return matches.length > 0 && matches.every(isEmpty);
+}
+
+function isEmpty(match: PolicyMatch): boolean {
+  return Object.values(match).every((values: readonly unknown[]) => values.length === 0);
+}
+
+function wish(status: ConditionWish["status"], reason: string, message: string): ConditionWish {
+  return { type: conditionType, status, reason, message };
+}

@@ -1,0 +1,134 @@
+/** The parts of an AuthorizationPolicy rule as L4 matches, with what could not be said at L4 or could not be read. */
+import type { AuthorizationOperation, AuthorizationRule, AuthorizationSource } from "@fairway/kube";
+import {
+  type Cidr,
+  emptyMatch,
+  InvalidValueError,
+  isPort,
+  type PolicyClause,
+  type PolicyMatch,
+  parseCidr,
+  type ServiceAccountMatch,
+  type StringMatch,
+} from "@fairway/model";
+
+/** A rule in L4 words. `http` names attributes that only a waypoint can check; `unreadable` says which values are not what they should be. */
+export interface RuleReading {
+  readonly clauses: readonly PolicyClause[];
+  readonly http: readonly string[];
+  readonly unreadable: readonly string[];
+}
+
+class Notes {
+  readonly http: string[] = [];
+  readonly unreadable: string[] = [];
+}
+
+const httpSourceFields = ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"] as const;
+/** L4 in meaning, but the wire has no word for them; enforced at a waypoint only, and never silently dropped. */
+const trustDomainFields = ["trustDomains", "notTrustDomains"] as const;
+const httpOperationFields = ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"] as const;
+
+/** `to` is one clause, `from` one, each `when` one (controller contract 4.4). */
+export function readRule(rule: AuthorizationRule, namespace: string): RuleReading {
+  const notes = new Notes();
+  const clauses: PolicyClause[] = [];
+  const { to = [], from = [], when = [] } = rule;
+  if (to.length > 0) clauses.push({ matches: to.map(({ operation = {} }) => readOperation(operation, notes)) });
+  if (from.length > 0) clauses.push({ matches: from.map(({ source = {} }) => readSource(source, namespace, notes)) });
+  for (const condition of when) clauses.push({ matches: [readCondition(condition, notes)] });
+  return { clauses, http: [...new Set(notes.http)], unreadable: notes.unreadable };
+}
+
+function readOperation(operation: AuthorizationOperation, notes: Notes): PolicyMatch {
+  for (const field of httpOperationFields) if ((operation[field]?.length ?? 0) > 0) notes.http.push(field);
+  return {
+    ...emptyMatch,
+    destinationPorts: read("ports", operation.ports, parsePort, notes),
+    notDestinationPorts: read("notPorts", operation.notPorts, parsePort, notes),
+  };
+}
+
+function readSource(source: AuthorizationSource, namespace: string, notes: Notes): PolicyMatch {
+  for (const field of [...httpSourceFields, ...trustDomainFields]) if ((source[field]?.length ?? 0) > 0) notes.http.push(field);
+  const account = (text: string): ServiceAccountMatch => parseServiceAccount(text, namespace);
+  return {
+    ...emptyMatch,
+    principals: read("principals", source.principals, parseStringMatch, notes),
+    notPrincipals: read("notPrincipals", source.notPrincipals, parseStringMatch, notes),
+    namespaces: read("namespaces", source.namespaces, parseStringMatch, notes),
+    notNamespaces: read("notNamespaces", source.notNamespaces, parseStringMatch, notes),
+    serviceAccounts: read("serviceAccounts", source.serviceAccounts, account, notes),
+    notServiceAccounts: read("notServiceAccounts", source.notServiceAccounts, account, notes),
+    sourceIps: read("ipBlocks", source.ipBlocks, parseCidr, notes),
+    notSourceIps: read("notIpBlocks", source.notIpBlocks, parseCidr, notes),
+  };
+}
+
+function readCondition({ key, values, notValues }: { key: string; values?: string[]; notValues?: string[] }, notes: Notes): PolicyMatch {
+  const strings = () => [read(key, values, parseStringMatch, notes), read(key, notValues, parseStringMatch, notes)] as const;
+  const ranges = () => [read<Cidr>(key, values, parseCidr, notes), read<Cidr>(key, notValues, parseCidr, notes)] as const;
+  switch (key) {
+    case "source.ip": {
+      const [sourceIps, notSourceIps] = ranges();
+      return { ...emptyMatch, sourceIps, notSourceIps };
+    }
+    case "source.namespace": {
+      const [namespaces, notNamespaces] = strings();
+      return { ...emptyMatch, namespaces, notNamespaces };
+    }
+    case "source.principal": {
+      const [principals, notPrincipals] = strings();
+      return { ...emptyMatch, principals, notPrincipals };
+    }
+    case "destination.ip": {
+      const [destinationIps, notDestinationIps] = ranges();
+      return { ...emptyMatch, destinationIps, notDestinationIps };
+    }
+    case "destination.port": {
+      const destinationPorts = read(key, values, parsePort, notes);
+      return { ...emptyMatch, destinationPorts, notDestinationPorts: read(key, notValues, parsePort, notes) };
+    }
+    default:
+      notes.http.push(key);
+      return emptyMatch;
+  }
+}
+
+/** The readable values; the others are noted. What that means for the rule depends on the policy's action. */
+function read<V>(field: string, texts: readonly string[] | undefined, parse: (text: string) => V, notes: Notes): readonly V[] {
+  return (texts ?? []).flatMap((text): V[] => {
+    try {
+      return [parse(String(text))];
+    } catch (thrown) {
+      if (!(thrown instanceof InvalidValueError)) throw thrown;
+      notes.unreadable.push(`${field}: ${thrown.message}`);
+      return [];
+    }
+  });
+}
+
+/** `*` any, `*x` suffix, `x*` prefix, else exact. "" would match callers without identity and is refused. */
+function parseStringMatch(text: string): StringMatch {
+  if (text === "") throw new InvalidValueError("an empty value matches nothing that can be meant");
+  if (text === "*") return { kind: "presence" };
+  if (text.startsWith("*")) return { kind: "suffix", value: text.slice(1) };
+  if (text.endsWith("*")) return { kind: "prefix", value: text.slice(0, -1) };
+  return { kind: "exact", value: text };
+}
+
+/** `sa` of the policy's namespace, or `namespace/sa`; no wildcards. */
+function parseServiceAccount(text: string, policyNamespace: string): ServiceAccountMatch {
+  const parts = text.split("/");
+  const [namespace, serviceAccount] = parts.length === 1 ? [policyNamespace, text] : parts;
+  if (parts.length > 2 || !namespace || !serviceAccount || text.includes("*")) {
+    throw new InvalidValueError(`${JSON.stringify(text)} is not a service account; write name or namespace/name`);
+  }
+  return { namespace, serviceAccount };
+}
+
+function parsePort(text: string): number {
+  const port = /^\d{1,5}$/.test(text) ? Number(text) : Number.NaN;
+  if (!isPort(port)) throw new InvalidValueError(`${JSON.stringify(text)} is not a port`);
+  return port;
+}
