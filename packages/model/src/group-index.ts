@@ -50,8 +50,8 @@ export class GroupBatch<M extends string, V> {
   readonly changes: Map<string, Map<M, V | undefined>> = new Map();
 
   set(group: string, key: M, value: V | undefined): void {
-    let changes = this.changes.get(group);
-    if (changes === undefined) this.changes.set(group, (changes = new Map()));
+    const changes = this.changes.get(group) ?? new Map<M, V | undefined>();
+    if (changes.size === 0) this.changes.set(group, changes);
     changes.set(key, value);
   }
 }

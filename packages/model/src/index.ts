@@ -42,6 +42,8 @@ export type {
   OutboundTarget,
   ResolveContext,
 } from "./resolve.ts";
+export { resolveInbound } from "./resolve-inbound.ts";
+export { resolveOutbound } from "./resolve-outbound.ts";
 export type { LoadBalancing, LocalityScope, Service, WeightedWaypoint } from "./service.ts";
 export type { Party, Snapshot, SnapshotChange } from "./snapshot.ts";
 export { applyChange, emptySnapshot } from "./store.ts";
