@@ -1,2 +1,17 @@
 /** Keys, CSRs, certificates, the CA, rotation, and who a certificate proves. */
+export { Authority, defaultCertificateTtlMs, maxCertificateTtlMs, rootTtlMs, type ServingCertificate, type SigningRequest } from "./authority.ts";
+export type { AuthorityPem } from "./authority-material.ts";
+export {
+  attachCertificate,
+  type CertificateParts,
+  detachCertificate,
+  type ParsedCertificate,
+  parseCertificate,
+  parseCertificates,
+  workloadCertificate,
+} from "./certificate.ts";
 export type { CertificateSource, CertificateState, FetchPriority, MeshTls, WorkloadCertificate } from "./certificate-source.ts";
+export { buildCsr, maxCsrBytes, type VerifiedCsr, verifyCsr } from "./csr.ts";
+export { generateKeyPair, type KeyPair } from "./key.ts";
+export { createMeshTls, defaultHandshakeTimeoutMs, type MeshTlsOptions } from "./tls-context.ts";
+export { verifyClient, verifyServer } from "./verify-peer.ts";

@@ -1,0 +1,239 @@
+/**
+ * TLS between proxies (ztunnel contract 1.1): TLS 1.3, two ciphers, ALPN exactly `h2`, no SNI, no resumption, both sides prove who
+ * they are. One context per certificate and direction. Whatever a peer sends or omits ends in a rejected promise, a destroyed
+ * socket and no uncaught event.
+ */
+import type { X509Certificate } from "node:crypto";
+import { constants } from "node:crypto";
+import type { Socket } from "node:net";
+import { connect, createSecureContext, createServer, type SecureContext, type SecureContextOptions, type Server, type TLSSocket } from "node:tls";
+import { identityOf, type SpiffeId } from "@fairway/model";
+import { type Clock, errorCode, MeshError } from "@fairway/runtime";
+import { privateKeyOf } from "./certificate.ts";
+import type { MeshTls, WorkloadCertificate } from "./certificate-source.ts";
+import { verifyClient, verifyServer } from "./verify-peer.ts";
+
+export interface MeshTlsOptions {
+  readonly clock: Clock;
+  /** From the first byte to the proven peer. */
+  readonly handshakeTimeoutMs?: number;
+  /** `TLS12_ENABLED` of ztunnel contract 2.2. */
+  readonly allowTls12?: boolean;
+  /** Key exchange groups; `COMPLIANCE_POLICY=pqc` wants `X25519MLKEM768` only. The platform's default unless given. */
+  readonly groups?: string;
+  /** Asked about every verified chain, leaf first; true refuses the peer (ztunnel contract 1.3). */
+  readonly isRevoked?: (chain: readonly X509Certificate[]) => boolean;
+}
+
+export const defaultHandshakeTimeoutMs = 10_000;
+const tls13Ciphers = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
+const tls12Ciphers = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256";
+const alpn = "h2";
+/** A peer's chain longer than this was refused by OpenSSL before. */
+const maxChainLength = 100;
+
+export function createMeshTls(options: MeshTlsOptions): MeshTls {
+  const clients = new WeakMap<WorkloadCertificate, SecureContext>();
+  const servers = new WeakMap<WorkloadCertificate, Server>();
+  const pending = new WeakMap<Socket, Handshake>();
+
+  const clientContext = (certificate: WorkloadCertificate): SecureContext => {
+    const context = clients.get(certificate) ?? createSecureContext(contextOptions(certificate, options));
+    clients.set(certificate, context);
+    return context;
+  };
+
+  const server = (certificate: WorkloadCertificate): Server => {
+    const known = servers.get(certificate);
+    if (known !== undefined) return known;
+    // Never listens: it is the public door to OpenSSL's verification of client certificates, fed by 'connection' events.
+    const created = createServer({ ...contextOptions(certificate, options), requestCert: true, rejectUnauthorized: true, ALPNProtocols: [alpn] });
+    created.on("secureConnection", (tls) => settle(tls, (handshake) => handshake.secured(tls)));
+    created.on("tlsClientError", (error, tls) => settle(tls, (handshake) => handshake.failed(error)));
+    servers.set(certificate, created);
+    return created;
+  };
+
+  const settle = (tls: TLSSocket, act: (handshake: Handshake) => void): void => {
+    const raw = wrappedSocket(tls);
+    const handshake = raw === undefined ? undefined : pending.get(raw);
+    if (handshake === undefined) tls.destroy();
+    else act(handshake);
+  };
+
+  return {
+    connect(socket, certificate, expected, { signal }) {
+      return runHandshake(
+        socket,
+        options,
+        signal,
+        (tls) => verifyServer(leafOf(tls, options), expected),
+        (run) => {
+          const tls = connect({
+            socket,
+            secureContext: clientContext(certificate),
+            servername: "",
+            ALPNProtocols: [alpn],
+            rejectUnauthorized: true,
+            // Names are SPIFFE identities, compared after the chain was verified; DNS names are never looked at.
+            checkServerIdentity: () => undefined,
+          });
+          tls.once("secureConnect", () => run.secured(tls));
+          tls.once("error", (error) => run.failed(error));
+        },
+      );
+    },
+    accept(socket, certificate, { signal }) {
+      const { trustDomain } = identityOf(certificate.identity);
+      return runHandshake(
+        socket,
+        options,
+        signal,
+        (tls) => verifyClient(leafOf(tls, options), trustDomain),
+        (run) => {
+          pending.set(socket, run);
+          server(certificate).emit("connection", socket);
+        },
+      );
+    },
+  };
+}
+
+interface Handshake {
+  secured(tls: TLSSocket): void;
+  failed(error: unknown): void;
+}
+
+type Proven = { socket: TLSSocket; peer: SpiffeId };
+
+/** One handshake, ended once by the first of: success, error, close, deadline, abort. */
+function runHandshake(
+  socket: Socket,
+  { clock, handshakeTimeoutMs = defaultHandshakeTimeoutMs }: MeshTlsOptions,
+  signal: AbortSignal,
+  verify: (tls: TLSSocket) => SpiffeId,
+  start: (run: Handshake) => void,
+): Promise<Proven> {
+  return new Promise((resolve, reject) => {
+    let ended = false;
+    const end = (): boolean => {
+      if (ended) return false;
+      ended = true;
+      deadline[Symbol.dispose]();
+      signal.removeEventListener("abort", onAbort);
+      socket.off("close", onClose);
+      return true;
+    };
+    const fail = (error: unknown): void => {
+      if (!end()) return;
+      socket.destroy();
+      reject(error);
+    };
+    const run: Handshake = {
+      secured: (tls) => {
+        // An error between this moment and the caller's own listener must not become an uncaught exception.
+        tls.on("error", ignore);
+        if (ended) {
+          tls.destroy();
+          return;
+        }
+        try {
+          if (tls.alpnProtocol !== alpn) throw failed("the peer did not agree on HTTP/2 (ALPN h2); is it an ambient proxy?");
+          const peer = verify(tls);
+          if (end()) resolve({ socket: tls, peer });
+        } catch (thrown) {
+          tls.destroy();
+          fail(thrown);
+        }
+      },
+      failed: (error) => fail(failed(explain(error), error)),
+    };
+    const onAbort = (): void => fail(signal.reason);
+    const onClose = (): void => run.failed(new MeshError("PKI_PEER_CLOSED", "the peer closed the connection"));
+    const deadline = clock.schedule(handshakeTimeoutMs, () =>
+      run.failed(new MeshError("PKI_HANDSHAKE_TIMEOUT", `the peer was silent for ${handshakeTimeoutMs} ms`)),
+    );
+    // Stays for the life of the socket: TLS reports the failures, the raw socket only repeats them.
+    socket.on("error", ignore);
+    socket.once("close", onClose);
+    if (signal.aborted) return onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    if (socket.destroyed) return onClose();
+    try {
+      socket.setNoDelay(true);
+      start(run);
+    } catch (thrown) {
+      fail(MeshError.from(thrown, "PKI_HANDSHAKE_FAILED"));
+    }
+  });
+}
+
+function contextOptions(certificate: WorkloadCertificate, { allowTls12 = false, groups }: MeshTlsOptions): SecureContextOptions {
+  if (certificate.roots.length === 0) throw new MeshError("PKI_NO_ROOTS", `the certificate of ${certificate.identity} came without roots to verify peers with`);
+  return {
+    key: privateKeyOf(certificate).export({ type: "pkcs8", format: "pem" }),
+    cert: certificate.chain.join("\n"),
+    ca: [...certificate.roots],
+    // A root is whatever the CA sent as one, also when it is not self-signed, as the reference treats it.
+    allowPartialTrustChain: true,
+    minVersion: allowTls12 ? "TLSv1.2" : "TLSv1.3",
+    maxVersion: "TLSv1.3",
+    ciphers: allowTls12 ? `${tls13Ciphers}:${tls12Ciphers}` : tls13Ciphers,
+    honorCipherOrder: true,
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+    ...(groups === undefined ? {} : { ecdhCurve: groups }),
+  };
+}
+
+/** The leaf of the chain that the handshake verified. */
+function leafOf(tls: TLSSocket, { isRevoked }: MeshTlsOptions): Uint8Array {
+  const leaf = tls.getPeerX509Certificate();
+  if (leaf === undefined) throw failed("the peer showed no certificate");
+  if (isRevoked !== undefined) {
+    const chain: X509Certificate[] = [];
+    for (let next: X509Certificate | undefined = leaf; next !== undefined && chain.length < maxChainLength; next = next.issuerCertificate) chain.push(next);
+    if (isRevoked(chain)) throw new MeshError("PKI_PEER_REVOKED", "the peer's certificate, or one above it, was revoked");
+  }
+  return leaf.raw;
+}
+
+/**
+ * The socket that `tls` wraps. Node keeps it in `_parent`, undocumented; were it gone, no server handshake would be accepted
+ * (and the first test of this file would say so).
+ */
+function wrappedSocket(tls: TLSSocket): Socket | undefined {
+  return Reflect.get(tls, "_parent");
+}
+
+/** OpenSSL's and Node's codes in words; the code stays visible as the cause. */
+const explanations: Readonly<Record<string, string>> = {
+  ECONNRESET: "the peer reset the connection; it may have refused our certificate, or it does not speak TLS",
+  PKI_PEER_CLOSED: "the peer closed the connection; it may have refused our certificate, or it does not speak TLS",
+  CERT_HAS_EXPIRED: "the peer's certificate has expired; compare the clocks, and see whether its renewal fails",
+  CERT_NOT_YET_VALID: "the peer's certificate is not valid yet; compare the clocks",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "the peer's certificate is not signed by a root we trust; are both of the same mesh?",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "the peer's certificate is not signed by a root we trust; are both of the same mesh?",
+  SELF_SIGNED_CERT_IN_CHAIN: "the peer's certificate is not signed by a root we trust; are both of the same mesh?",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "the peer's certificate is not signed by a root we trust; are both of the same mesh?",
+  INVALID_PURPOSE: "the peer's certificate is not made for this side of TLS (extendedKeyUsage)",
+  ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: "the peer showed no certificate",
+  ERR_SSL_WRONG_VERSION_NUMBER: "the peer does not speak TLS 1.3",
+  ERR_SSL_UNSUPPORTED_PROTOCOL: "the peer does not speak TLS 1.3",
+  ERR_SSL_NO_APPLICATION_PROTOCOL: "the peer did not agree on HTTP/2 (ALPN h2); is it an ambient proxy?",
+  ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: "the peer did not agree on HTTP/2 (ALPN h2); is it an ambient proxy?",
+};
+
+function explain(error: unknown): string {
+  const code = errorCode(error);
+  return (code === undefined ? undefined : explanations[code]) ?? (error instanceof MeshError ? error.message : "the TLS exchange broke off");
+}
+
+function failed(what: string, cause?: unknown): MeshError {
+  const code = errorCode(cause);
+  const error = code?.startsWith("PKI_HANDSHAKE_TIMEOUT") ? "PKI_HANDSHAKE_TIMEOUT" : "PKI_HANDSHAKE_FAILED";
+  return new MeshError(error, `the TLS handshake failed: ${what}`, { cause, ...(code === undefined ? {} : { details: { code } }) });
+}
+
+function ignore(): void {
+  // Failures end in the handshake's promise, or in the 'close' event of the socket the caller holds.
+}
