@@ -15,6 +15,7 @@ export { type Derived, type DeriveOptions, derive, deriveMany, deriveOne, type F
 export type { KubeErrorCode, StatusDocument } from "./errors.ts";
 export { MutableCollection } from "./keyed-store.ts";
 export { electLeader, type LeaderOptions } from "./leader.ts";
+export { type ApplyManifestsOptions, applyManifests, parseManifests } from "./manifests.ts";
 export { apiVersionOf, resourcePath } from "./paths.ts";
 export type { DaemonSet, Deployment, LabelSelector, ReplicaSet } from "./resources/apps.ts";
 export type { Lease } from "./resources/coordination.ts";
@@ -53,5 +54,6 @@ export type {
   WorkloadSelector,
 } from "./resources/istio-security.ts";
 export { resources } from "./resources/resources.ts";
+export { waitForRollout } from "./rollout.ts";
 export type { Credentials } from "./transport.ts";
 export { WorkQueue, type WorkQueueOptions } from "./work-queue.ts";

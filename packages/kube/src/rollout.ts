@@ -1,56 +1,54 @@
-/** Waiting for what `kubectl rollout status` and `helm --wait` wait for. */
+/** Waiting until everything in a namespace runs as it should, as `kubectl rollout status` does. */
 import { type Clock, MeshError, systemClock } from "@fairway/runtime";
-import type { KubeClient, KubeObject, ResourceType } from "./collection.ts";
+import type { KubeClient, KubeObject } from "./collection.ts";
+import { type DaemonSet, type Deployment, daemonSets, deployments } from "./resources/apps.ts";
 
-interface Deployment extends KubeObject {
-  spec: { replicas?: number };
-  status?: { observedGeneration?: number; updatedReplicas?: number; availableReplicas?: number; replicas?: number };
-}
-interface DaemonSet extends KubeObject {
-  status?: { observedGeneration?: number; desiredNumberScheduled?: number; updatedNumberScheduled?: number; numberReady?: number };
-}
+const pollMs = 200;
+const never = new AbortController().signal;
 
-const deployments: ResourceType<Deployment> = { group: "apps", version: "v1", plural: "deployments", kind: "Deployment", namespaced: true };
-const daemonSets: ResourceType<DaemonSet> = { group: "apps", version: "v1", plural: "daemonsets", kind: "DaemonSet", namespaced: true };
-const pollMs = 100;
-
-/**
- * Resolves when every Deployment and DaemonSet of `namespace` runs exactly what its spec says.
- * Throws KUBE_ROLLOUT_TIMEOUT naming those that do not.
- */
+/** Resolves when every Deployment and DaemonSet of the namespace is rolled out. Throws KUBE_ROLLOUT_TIMEOUT naming those that are not. */
 export async function waitForRollout(
   client: KubeClient,
   namespace: string,
-  { timeoutMs, clock = systemClock }: { timeoutMs: number; clock?: Clock },
+  { timeoutMs, clock = systemClock, signal = never }: { timeoutMs: number; clock?: Clock; signal?: AbortSignal },
 ): Promise<void> {
-  const signal = AbortSignal.timeout(timeoutMs);
+  const deadline = clock.monotonic() + timeoutMs;
   for (;;) {
-    const waiting = [
-      ...(await client.list(deployments, { namespace })).filter((object) => !deploymentDone(object)),
-      ...(await client.list(daemonSets, { namespace })).filter((object) => !daemonSetDone(object)),
-    ].map(({ metadata }) => metadata.name);
-    if (waiting.length === 0) return;
-    if (signal.aborted) {
+    const [deploymentList, daemonSetList] = await Promise.all([client.list(deployments, { namespace }), client.list(daemonSets, { namespace })]);
+    const pending = [
+      ...deploymentList.flatMap((object) => pendingOf("deployment", object, deploymentProgress(object))),
+      ...daemonSetList.flatMap((object) => pendingOf("daemonset", object, daemonSetProgress(object))),
+    ];
+    if (pending.length === 0) return;
+    if (clock.monotonic() >= deadline) {
       throw new MeshError(
         "KUBE_ROLLOUT_TIMEOUT",
-        `after ${timeoutMs / 1000} s these are still rolling out in ${namespace}: ${waiting.join(", ")}; kubectl describe pods -n ${namespace} says why`,
+        `not rolled out in ${namespace} after ${timeoutMs / 1000} s: ${pending.join(", ")}; look at the pods' status and logs`,
       );
     }
-    await clock.sleep(pollMs, { signal }).catch(() => undefined);
+    await clock.sleep(pollMs, { signal });
   }
 }
 
-function deploymentDone({ metadata, spec, status }: Deployment): boolean {
-  const wanted = spec.replicas ?? 1;
-  return (
-    status?.observedGeneration === metadata.generation &&
-    [status?.updatedReplicas, status?.availableReplicas, status?.replicas].every((count) => (count ?? 0) === wanted)
-  );
+interface Progress {
+  readonly observed: boolean;
+  readonly wanted: number;
+  readonly ready: number;
 }
 
-function daemonSetDone({ metadata, status }: DaemonSet): boolean {
-  const wanted = status?.desiredNumberScheduled;
-  return (
-    status?.observedGeneration === metadata.generation && wanted !== undefined && status?.updatedNumberScheduled === wanted && status?.numberReady === wanted
-  );
+function deploymentProgress({ metadata, spec, status = {} }: Deployment): Progress {
+  const { updatedReplicas = 0, availableReplicas = 0, replicas = 0 } = status;
+  const wanted = spec?.replicas ?? 1;
+  const old = Math.max(0, replicas - updatedReplicas);
+  return { observed: (status.observedGeneration ?? 0) >= (metadata.generation ?? 0), wanted, ready: Math.min(updatedReplicas, availableReplicas) - old };
+}
+
+function daemonSetProgress({ metadata, status = {} }: DaemonSet): Progress {
+  const { desiredNumberScheduled = 0, numberAvailable = 0, updatedNumberScheduled = 0 } = status;
+  const observed = (status.observedGeneration ?? 0) >= (metadata.generation ?? 0) && status.desiredNumberScheduled !== undefined;
+  return { observed, wanted: desiredNumberScheduled, ready: Math.min(numberAvailable, updatedNumberScheduled) };
+}
+
+function pendingOf(kind: string, { metadata }: KubeObject, { observed, wanted, ready }: Progress): string[] {
+  return observed && ready >= wanted ? [] : [`${kind}/${metadata.name} (${Math.max(0, ready)} of ${wanted})`];
 }
