@@ -1,0 +1,101 @@
+/** What a ztunnel is told at its start: parsed once by `environment.ts`, frozen, passed down. No file but these two knows a variable's name. */
+import type { NetworkId } from "@fairway/model";
+
+/** A pod as the node agent and the mesh know it. */
+export interface PodName {
+  readonly namespace: string;
+  readonly name: string;
+  readonly serviceAccount: string;
+}
+
+/** Whose signature proves the control plane. */
+export type TrustRoots = { readonly kind: "system" } | { readonly kind: "file"; readonly path: string } | { readonly kind: "inline"; readonly pem: string };
+
+/** How this process proves itself to the control plane. A file is read again for every request. */
+export type AuthToken = { readonly kind: "file"; readonly path: string } | { readonly kind: "literal"; readonly token: string } | { readonly kind: "none" };
+
+/** One control plane service. */
+export interface ControlPlane {
+  /** `https://host:port`; undefined disables it. */
+  readonly address: string | undefined;
+  readonly roots: TrustRoots;
+  /** A second server name that is accepted. */
+  readonly altHostname: string | undefined;
+  /** Extra gRPC metadata. */
+  readonly headers: ReadonlyMap<string, string>;
+}
+
+/** A file or an inline document in place of, or beside, the control plane (contract 3.6). */
+export type LocalMesh = { readonly kind: "file"; readonly path: string } | { readonly kind: "inline"; readonly yaml: string };
+
+/** TCP keepalive as the kernel takes it. */
+export interface Keepalive {
+  readonly timeMs: number;
+  readonly intervalMs: number;
+  readonly retries: number;
+}
+
+/** Ports of contract 2.1; parameters, so that tests need not own the real ones. */
+export interface Ports {
+  readonly outbound: number;
+  readonly plaintext: number;
+  readonly hbone: number;
+  readonly socks5: number;
+  readonly admin: number;
+  readonly metrics: number;
+  readonly readiness: number;
+}
+
+/** What every pod's proxy is told. Plain data: it may cross to another thread. */
+export interface ProxyConfig {
+  readonly network: NetworkId;
+  readonly nodeName: string | undefined;
+  readonly ports: Ports;
+  /** Where pod listeners bind; the wildcard unless a test says otherwise. */
+  readonly listenHost: string;
+  /** SO_MARK on every socket in a pod, 0 for none. */
+  readonly mark: number;
+  readonly reusePort: boolean;
+  /** Keep the client's source address toward the application: must, may or never (ENABLE_ORIG_SRC). */
+  readonly keepSource: "required" | "best-effort" | "never";
+  readonly keepalive: Keepalive | undefined;
+  readonly maxStreamsPerTunnel: number;
+  readonly tunnelIdleMs: number;
+  readonly streamWindow: number;
+  readonly connectionWindow: number;
+  readonly frameSize: number;
+  /** How long a connection may stay half-closed without one byte moving (architecture 7.7). */
+  readonly halfClosedMs: number;
+  readonly localhostAppTunnel: boolean;
+  /** Send response baggage, and trust request baggage for labels. */
+  readonly baggage: boolean;
+  readonly clusterId: string;
+  readonly policyDecisionsAtInfo: boolean;
+}
+
+/** Everything of contract 2.2 that this program obeys. */
+export interface Config {
+  readonly mode: { readonly kind: "shared"; readonly zdsSocket: string } | { readonly kind: "dedicated"; readonly pod: PodName };
+  readonly proxyEnabled: boolean;
+  readonly dns: { readonly enabled: boolean; readonly address: string; readonly preferredNamespace: string | undefined };
+  readonly socks5Enabled: boolean;
+  readonly proxy: ProxyConfig;
+  readonly clusterDomain: string;
+  readonly trustDomain: string;
+  /** The ztunnel's own pod, when it serves HBONE for itself (contract 5B.5). */
+  readonly self: PodName | undefined;
+  readonly xds: ControlPlane & { readonly onDemand: boolean; readonly local: LocalMesh | undefined };
+  readonly ca: ControlPlane & { readonly fake: boolean; readonly certificateTtlMs: number };
+  readonly token: AuthToken;
+  readonly node: { readonly id: string; readonly metadata: Readonly<Record<string, unknown>> };
+  readonly crlPath: string | undefined;
+  readonly tls12: boolean;
+  readonly postQuantumOnly: boolean;
+  readonly userTimeout: boolean;
+  readonly ipv6: boolean;
+  readonly drainDeadlineMs: number;
+  readonly workerThreads: number;
+  readonly logFilter: string;
+  readonly logFormat: "plain" | "json";
+  readonly meshVersion: string;
+}

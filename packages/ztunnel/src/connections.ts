@@ -1,0 +1,161 @@
+/**
+ * The live connections of one pod. Inbound ones are registered first and authorized after, so that no policy change can fall between
+ * (ztunnel contract 6.5); on every change that concerns the pod they are authorized again, and what is no longer permitted ends at once.
+ * Stricter than the reference: a change of the workload's own list of policies counts too.
+ */
+import { authorize, type ConnectionFacts, formatSocketAddress, type Snapshot, type Verdict, type Workload } from "@fairway/model";
+import type { MeshView } from "@fairway/xds";
+import type { ConnectionRecord } from "./connection-record.ts";
+import { ztunnelError } from "./failure.ts";
+
+/** A connection that lives. Its signal aborts when it must end now, whatever the reason; dispose when it ended. */
+export interface LiveConnection extends Disposable {
+  readonly signal: AbortSignal;
+  /** Ends the connection with `reason`. */
+  close(reason: Error): void;
+}
+
+/** What the config dump says of a connection (contract 9.4). */
+export interface ConnectionSummary {
+  readonly src: string;
+  readonly originalDst: string | undefined;
+  readonly actualDst: string;
+  readonly protocol: "TCP" | "HBONE" | "DOUBLEHBONE";
+}
+
+export type Admission =
+  | { readonly allowed: true; readonly connection: LiveConnection; readonly verdict: Verdict }
+  | { readonly allowed: false; readonly verdict: Verdict & { readonly allowed: false } };
+
+interface Entry extends LiveConnection {
+  readonly direction: ConnectionRecord["direction"];
+  readonly summary: () => ConnectionSummary;
+}
+
+/** Connections with equal facts get one evaluation. The set is the reference count. */
+interface Group {
+  readonly facts: ConnectionFacts;
+  readonly entries: Set<Entry>;
+}
+
+export interface ConnectionsOptions {
+  readonly mesh: MeshView;
+  /** Called for every evaluation, for the policy log; `live` is false at the connection's start. */
+  readonly onVerdict?: (facts: ConnectionFacts, verdict: Verdict, live: boolean) => void;
+}
+
+export class Connections implements Disposable {
+  readonly #mesh: MeshView;
+  readonly #onVerdict: NonNullable<ConnectionsOptions["onVerdict"]>;
+  readonly #entries = new Set<Entry>();
+  readonly #permits = new Map<string, Group>();
+  readonly #subscription: Disposable;
+  readonly #idleWaiters = new Set<() => void>();
+  /** The workload of the pod as last evaluated. Kept when the mesh forgets it, so that a terminating pod finishes under its own policies. */
+  #workload: Workload | undefined;
+
+  constructor({ mesh, onVerdict = () => {} }: ConnectionsOptions) {
+    this.#mesh = mesh;
+    this.#onVerdict = onVerdict;
+    this.#subscription = mesh.changes.subscribe(({ snapshot, policiesChanged }) => this.#reauthorize(snapshot, policiesChanged));
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** Registers a connection that needs no permission (outbound: policy is the destination's). */
+  track(direction: ConnectionRecord["direction"], summary: () => ConnectionSummary): LiveConnection {
+    return this.#track(direction, summary);
+  }
+
+  #track(direction: ConnectionRecord["direction"], summary: () => ConnectionSummary): Entry {
+    const controller = new AbortController();
+    const entry: Entry = {
+      direction,
+      summary,
+      signal: controller.signal,
+      close: (reason) => controller.abort(reason),
+      [Symbol.dispose]: () => {
+        this.#entries.delete(entry);
+        if (this.#entries.size === 0) for (const wake of [...this.#idleWaiters]) wake();
+      },
+    };
+    this.#entries.add(entry);
+    return entry;
+  }
+
+  /** Registers an inbound connection, then decides whether it may be. A denied one is registered no more. */
+  admit(workload: Workload, facts: ConnectionFacts, summary: () => ConnectionSummary): Admission {
+    const connection = this.#track("inbound", summary);
+    const release = this.#register(facts, connection);
+    this.#workload = workload;
+    const verdict = authorize(this.#mesh.snapshot, workload, facts);
+    this.#onVerdict(facts, verdict, false);
+    if (!verdict.allowed) {
+      release[Symbol.dispose]();
+      return { allowed: false, verdict };
+    }
+    return { allowed: true, verdict, connection: { signal: connection.signal, close: connection.close, [Symbol.dispose]: () => release[Symbol.dispose]() } };
+  }
+
+  /** Ends everything that lives. */
+  closeAll(reason: Error): void {
+    for (const entry of [...this.#entries]) entry.close(reason);
+  }
+
+  /** Resolves when nothing lives any more. */
+  idle({ signal }: { signal: AbortSignal }): Promise<void> {
+    if (this.#entries.size === 0 || signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        this.#idleWaiters.delete(wake);
+        signal.removeEventListener("abort", wake);
+        resolve();
+      };
+      this.#idleWaiters.add(wake);
+      signal.addEventListener("abort", wake, { once: true });
+    });
+  }
+
+  list(direction: ConnectionRecord["direction"]): readonly ConnectionSummary[] {
+    return [...this.#entries].filter((entry) => entry.direction === direction).map(({ summary }) => summary());
+  }
+
+  [Symbol.dispose](): void {
+    this.#subscription[Symbol.dispose]();
+  }
+
+  #register(facts: ConnectionFacts, entry: Entry): Disposable {
+    const key = factsKey(facts);
+    const group = this.#permits.get(key) ?? { facts, entries: new Set<Entry>() };
+    group.entries.add(entry);
+    this.#permits.set(key, group);
+    return {
+      [Symbol.dispose]: () => {
+        group.entries.delete(entry);
+        if (group.entries.size === 0 && this.#permits.get(key) === group) this.#permits.delete(key);
+        entry[Symbol.dispose]();
+      },
+    };
+  }
+
+  #reauthorize(snapshot: Snapshot, policiesChanged: boolean): void {
+    const known = this.#workload;
+    if (known === undefined) return;
+    const workload = snapshot.workload(known.uid) ?? known;
+    if (!policiesChanged && workload === known) return;
+    this.#workload = workload;
+    for (const { facts, entries } of [...this.#permits.values()]) {
+      const verdict = authorize(snapshot, workload, facts);
+      this.#onVerdict(facts, verdict, true);
+      if (verdict.allowed) continue;
+      const reason = ztunnelError("ZTUNNEL_POLICY_CHANGED", `connection closed due to policy change: ${verdict.message}`);
+      for (const entry of [...entries]) entry.close(reason);
+    }
+  }
+}
+
+function factsKey({ source, destination, identity }: ConnectionFacts): string {
+  return `${formatSocketAddress(source)} ${formatSocketAddress(destination)} ${identity ?? ""}`;
+}

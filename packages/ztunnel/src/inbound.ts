@@ -1,0 +1,225 @@
+/**
+ * Tunnels that come in on 15008 (ztunnel contract 5B.1): prove the peer, then for each CONNECT decide, dial the application, answer, copy.
+ * Each stream passes three phases, by what can still be said when it fails:
+ * 1. nothing is known yet: an HTTP status and a minimal log line;
+ * 2. both ends are known: an HTTP status, the full log line, and metrics with the reason;
+ * 3. after the 200: only a reset towards the peer; log and metrics as in 2.
+ */
+import type { Socket } from "node:net";
+import { type ConnectExchange, defaultServerSettings, parseBaggage, parseForwarded, type ServerTunnel } from "@fairway/hbone";
+import {
+  type ConnectionFacts,
+  formatSocketAddress,
+  type InboundRoute,
+  resolveInbound,
+  type SocketAddress,
+  type SpiffeId,
+  workloadIdentity,
+} from "@fairway/model";
+import { MeshError } from "@fairway/runtime";
+import { appDial } from "./app-dial.ts";
+import type { ConnectionRecord, End } from "./connection-record.ts";
+import type { LiveConnection } from "./connections.ts";
+import { withDeadline } from "./deadline.ts";
+import { flagOf, ztunnelError } from "./failure.ts";
+import { watchHalfClosed } from "./half-closed.ts";
+import type { LocalWorkload } from "./local-workload.ts";
+import { handshakeTimeoutMs, maxPendingHandshakes, resolveContext, type TunnelScope } from "./pod-scope.ts";
+import { denial } from "./policy-log.ts";
+import { proxyHeader } from "./proxy-header.ts";
+import { localEnd, refuse, remoteEnd } from "./socket-ends.ts";
+import { ConnectionReport, reportRefused } from "./telemetry.ts";
+
+export interface InboundOptions {
+  /** The kernel lets dialled sockets keep a foreign source address. Known once the listener is there. */
+  readonly mayKeepSource: () => boolean;
+}
+
+/** One proven tunnel. */
+interface Peer {
+  readonly address: SocketAddress;
+  /** The pod's own address that the peer came to. */
+  readonly local: SocketAddress;
+  readonly identity: SpiffeId;
+}
+
+type AcceptedRoute = InboundRoute & { kind: "accept" };
+
+export class Inbound {
+  readonly #scope: TunnelScope;
+  readonly #options: InboundOptions;
+  readonly #tunnels = new Set<ServerTunnel>();
+  #handshakes = 0;
+  #draining = false;
+
+  constructor(scope: TunnelScope, options: InboundOptions) {
+    this.#scope = scope;
+    this.#options = options;
+  }
+
+  /** Takes a socket of 15008. Never throws. */
+  readonly accept = (socket: Socket): void => {
+    const { metrics, tasks } = this.#scope;
+    if (this.#handshakes >= maxPendingHandshakes) {
+      metrics.overloads.inc({ bound: "pending-handshakes" });
+      refuse(socket);
+      return;
+    }
+    tasks.run("inbound tunnel", () => this.#serveTunnel(socket));
+  };
+
+  /** GOAWAY to every peer; open streams go on. */
+  drain(): void {
+    this.#draining = true;
+    for (const tunnel of this.#tunnels) tunnel.drain();
+  }
+
+  /** Ends every tunnel now. */
+  destroy(reason: Error): void {
+    this.#draining = true;
+    for (const tunnel of [...this.#tunnels]) tunnel.destroy(reason);
+  }
+
+  async #serveTunnel(socket: Socket): Promise<void> {
+    const { engine, config, tasks } = this.#scope;
+    const address = remoteEnd(socket);
+    const local = localEnd(socket);
+    if (address === undefined || local === undefined) return refuse(socket);
+    this.#handshakes++;
+    let proven: Awaited<ReturnType<TunnelScope["tls"]["accept"]>>;
+    try {
+      proven = await this.#prove(socket);
+    } catch (thrown) {
+      reportRefused(this.#scope, { source: address, destination: local, direction: "inbound", error: thrown });
+      socket.destroy();
+      return;
+    } finally {
+      this.#handshakes--;
+    }
+    const settings = { ...defaultServerSettings, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, frameSize: config.frameSize };
+    const peer: Peer = { address, local, identity: proven.peer };
+    const tunnel = engine.serve(proven.socket, settings, (exchange) => tasks.run("inbound stream", () => this.#serveStream(exchange, peer)));
+    this.#tunnels.add(tunnel);
+    // Drained or stopped while the handshake ran.
+    if (this.#draining) tunnel.drain();
+    if (tasks.signal.aborted) tunnel.destroy();
+    await tunnel.closed;
+    this.#tunnels.delete(tunnel);
+  }
+
+  async #prove(socket: Socket): ReturnType<TunnelScope["tls"]["accept"]> {
+    const { local, certificates, tls, clock, tasks } = this.#scope;
+    const { identity } = await local.fetch({ signal: tasks.signal });
+    const certificate = await certificates.fetch(identity, { signal: tasks.signal, priority: "realtime" });
+    const reason = new MeshError("PKI_HANDSHAKE_FAILED", `the TLS handshake did not finish within ${handshakeTimeoutMs} ms`);
+    return withDeadline({ clock, signal: tasks.signal, afterMs: handshakeTimeoutMs, reason }, (signal) => tls.accept(socket, certificate, { signal }));
+  }
+
+  async #serveStream(exchange: ConnectExchange, peer: Peer): Promise<void> {
+    const { local: localSource, mesh, tasks, clock } = this.#scope;
+    const startedAt = clock.monotonic();
+    const minimal = (status: 400 | 503, error: unknown): void => {
+      exchange.reject(status);
+      reportRefused(this.#scope, { source: peer.address, destination: peer.local, direction: "inbound", error });
+    };
+    // Phase 1: whose stream is this, and where to?
+    let local: LocalWorkload;
+    try {
+      local = await localSource.fetch({ signal: tasks.signal });
+    } catch (thrown) {
+      return minimal(503, thrown);
+    }
+    const { authority, forwarded } = exchange.request;
+    const request = { local: peer.local, authority, forwardedHost: parseForwarded(forwarded).host };
+    const route = resolveInbound(resolveContext(this.#scope, mesh.snapshot), local.workload, request);
+    if (route.kind === "reject") return minimal(route.status, ztunnelError("ZTUNNEL_ROUTE_REFUSED", route.message));
+    await this.#decideAndDial(exchange, { peer, local, route, startedAt });
+  }
+
+  /** Phase 2: may it be, and does the application answer? */
+  async #decideAndDial(exchange: ConnectExchange, stream: { peer: Peer; local: LocalWorkload; route: AcceptedRoute; startedAt: number }): Promise<void> {
+    const { peer, local, route, startedAt } = stream;
+    const { connections } = this.#scope;
+    const record = this.#recordOf(exchange, stream);
+    const facts: ConnectionFacts = { source: peer.address, destination: route.to, identity: peer.identity };
+    const admission = connections.admit(local.workload, facts, () => ({
+      src: formatSocketAddress(peer.address),
+      originalDst: parseForwarded(exchange.request.forwarded).host,
+      actualDst: formatSocketAddress(route.to),
+      protocol: "HBONE",
+    }));
+    const report = new ConnectionReport(this.#scope, record, startedAt);
+    if (!admission.allowed) {
+      exchange.reject(401);
+      report.close(denial(admission.verdict, { source: peer.identity, destination: local.identity }));
+      return;
+    }
+    using connection = admission.connection;
+    const onCancelled = (): void => connection.close(ztunnelError("ZTUNNEL_CLIENT_GAVE_UP", "the client reset the stream before it was answered"));
+    exchange.cancelled.addEventListener("abort", onCancelled, { once: true });
+    if (exchange.cancelled.aborted) onCancelled();
+    let socket: Socket;
+    try {
+      socket = await appDial(this.#scope, {
+        to: route.to,
+        source: peer.address,
+        loopback: route.loopback,
+        mayKeepSource: this.#options.mayKeepSource(),
+        signal: connection.signal,
+      });
+    } catch (thrown) {
+      const error = MeshError.from(thrown, "ZTUNNEL_ROUTE_REFUSED");
+      exchange.reject(flagOf(error) === "DENY" ? 401 : 503);
+      report.close(error);
+      return;
+    } finally {
+      exchange.cancelled.removeEventListener("abort", onCancelled);
+    }
+    await this.#carry(exchange, socket, { ...stream, connection, report });
+  }
+
+  /** Phase 3: the 200, and bytes. */
+  async #carry(
+    exchange: ConnectExchange,
+    socket: Socket,
+    stream: { peer: Peer; local: LocalWorkload; route: AcceptedRoute; connection: LiveConnection; report: ConnectionReport },
+  ): Promise<void> {
+    const { config, clock } = this.#scope;
+    const { peer, local, route, connection, report } = stream;
+    using _watch = watchHalfClosed(socket, {
+      clock,
+      afterMs: config.halfClosedMs,
+      moved: () => report.moved,
+      expire: () => connection.close(ztunnelError("ZTUNNEL_HALF_CLOSED", `half-closed and silent for ${config.halfClosedMs} ms`)),
+    });
+    if (route.proxyHeader !== undefined)
+      socket.write(proxyHeader({ source: peer.address, destination: route.proxyHeader.destination, identity: peer.identity }));
+    const tunnelStream = exchange.accept({ baggage: config.baggage ? local.baggage : undefined });
+    const outcome = await tunnelStream.pipe(socket, { signal: connection.signal, onBytes: (sent, received) => report.bytes(received, sent) });
+    report.close(outcome.error);
+  }
+
+  #recordOf(exchange: ConnectExchange, { peer, local, route }: { peer: Peer; local: LocalWorkload; route: AcceptedRoute }): ConnectionRecord {
+    return {
+      direction: "inbound",
+      source: peer.address,
+      destination: formatSocketAddress(peer.local),
+      authority: exchange.request.authority,
+      from: this.#sourceOf(exchange, peer),
+      to: { workload: local.workload, identity: local.identity, baggage: undefined },
+      service: route.service,
+      mutualTls: true,
+    };
+  }
+
+  /** By address, unless the client is of another network; then, and for what the mesh does not know, by what it says of itself. */
+  #sourceOf(exchange: ConnectExchange, { address, identity }: Peer): End {
+    const { config, mesh } = this.#scope;
+    const { forwardedNetwork, baggage } = exchange.request;
+    const elsewhere = forwardedNetwork !== undefined && forwardedNetwork.toLowerCase() !== config.network.toLowerCase();
+    const known = elsewhere ? undefined : mesh.snapshot.workloadByAddress(config.network, address.ip);
+    // An address says who is likely to be there; the certificate says who is. Where they differ the address is a gateway's or stale.
+    const workload = known !== undefined && workloadIdentity(known) === identity ? known : undefined;
+    return { workload, identity, baggage: config.baggage ? parseBaggage(baggage) : undefined };
+  }
+}

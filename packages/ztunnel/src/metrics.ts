@@ -1,0 +1,65 @@
+/** The metrics of a ztunnel (contract 9.1) besides those of the control plane clients, which the libraries register themselves. */
+import { readdirSync, readFileSync } from "node:fs";
+import { Counter, Gauge, type MetricRegistry } from "@fairway/runtime";
+import { TrafficMetrics } from "./traffic-metrics.ts";
+
+export interface ZtunnelMetrics {
+  readonly traffic: TrafficMetrics;
+  /** Application connections open now, by reporter. */
+  readonly openSockets: Gauge<"reporter">;
+  readonly activeProxies: Gauge;
+  readonly pendingProxies: Gauge;
+  readonly proxiesStarted: Counter;
+  readonly proxiesStopped: Counter;
+  /** Connections turned away because a bound was reached; `bound` is from a closed set. */
+  readonly overloads: Counter<"bound">;
+  /** Outbound connections that tried another endpoint before the first byte. */
+  readonly retries: Counter;
+}
+
+/** Registers everything once. */
+export function createZtunnelMetrics(registry: MetricRegistry, meshVersion: string): ZtunnelMetrics {
+  const registers = [registry];
+  const build = new Gauge({ name: "istio_build", help: "What runs here", labelNames: ["component", "tag"], registers });
+  build.set({ component: "ztunnel", tag: meshVersion }, 1);
+  const openFiles: Gauge = new Gauge({
+    name: "process_open_fds",
+    help: "File descriptors in use",
+    registers,
+    collect: () => openFiles.set(countDescriptors()),
+  });
+  new Gauge({ name: "process_max_fds", help: "File descriptors allowed", registers }).set(descriptorLimit());
+  const memory: Gauge = new Gauge({
+    name: "process_resident_memory_bytes",
+    help: "Resident memory",
+    registers,
+    collect: () => memory.set(process.memoryUsage.rss()),
+  });
+  return {
+    traffic: new TrafficMetrics(registry),
+    openSockets: new Gauge({ name: "istio_tcp_sockets_open", help: "Application connections open now", labelNames: ["reporter"], registers }),
+    activeProxies: new Gauge({ name: "workload_manager_active_proxy_count", help: "Pods served", registers }),
+    pendingProxies: new Gauge({ name: "workload_manager_pending_proxy_count", help: "Pods whose proxy could not start yet", registers }),
+    proxiesStarted: new Counter({ name: "workload_manager_proxies_started_total", help: "Pod proxies started", registers }),
+    proxiesStopped: new Counter({ name: "workload_manager_proxies_stopped_total", help: "Pod proxies stopped", registers }),
+    overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
+    retries: new Counter({ name: "fairway_ztunnel_outbound_retries_total", help: "Dials repeated at another endpoint", registers }),
+  };
+}
+
+/** One less than listed: the listing itself holds a descriptor. */
+function countDescriptors(): number {
+  try {
+    return readdirSync("/proc/self/fd").length - 1;
+  } catch {
+    return 0;
+  }
+}
+
+function descriptorLimit(): number {
+  try {
+    return Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * Captured connections on their way out (ztunnel contract 5): who asks, where to, by which way, and then bytes.
+ * Fails closed: no workload, no certificate, no proof of the peer means no connection; nothing meant for a tunnel ever leaves in plaintext.
+ */
+import type { Socket } from "node:net";
+import { type ConnectRequest, formatForwarded, makeTraceparent, type PipeOutcome, parseBaggage, pipe } from "@fairway/hbone";
+import { formatSocketAddress, type OutboundRoute, resolveOutbound, type SocketAddress, type WorkloadUid, workloadIdentity } from "@fairway/model";
+import { assertNever, errorCode, MeshError } from "@fairway/runtime";
+import type { ConnectionRecord } from "./connection-record.ts";
+import type { ConnectionSummary, LiveConnection } from "./connections.ts";
+import { ztunnelError } from "./failure.ts";
+import { watchHalfClosed } from "./half-closed.ts";
+import type { LocalWorkload } from "./local-workload.ts";
+import { resolveNextHop } from "./next-hop.ts";
+import { dialTimeoutMs, establishTimeoutMs, maxPendingConnections, resolveContext, type TunnelScope } from "./pod-scope.ts";
+import { end, refuse, remoteEnd } from "./socket-ends.ts";
+import { ConnectionReport, reportRefused } from "./telemetry.ts";
+import type { Tunnels } from "./tunnels.ts";
+import { withoutWorkloads } from "./without-workloads.ts";
+
+/** Endpoints tried for one connection before its first byte (architecture 7.6). */
+export const maxAttempts = 3;
+
+/** Failures that say nothing about other endpoints: our own certificate, our own end. */
+const finalCodes: ReadonlySet<string> = new Set(["ZTUNNEL_IDENTITY", "HBONE_POOL_CLOSED", "ZTUNNEL_DOUBLE_HBONE_UNSUPPORTED"]);
+
+type DialledRoute = Exclude<OutboundRoute, { kind: "deny" }>;
+
+/** The far half of a connection, ready for bytes. */
+interface Link {
+  readonly record: ConnectionRecord;
+  readonly pipe: (socket: Socket, options: { signal: AbortSignal; onBytes: (sent: number, received: number) => void }) => Promise<PipeOutcome>;
+}
+
+/** What one connection is about; the rest of the walk only reads it. */
+interface Request {
+  readonly source: SocketAddress;
+  readonly destination: SocketAddress;
+  readonly local: LocalWorkload;
+  readonly connection: LiveConnection;
+  readonly traceparent: string;
+  readonly startedAt: number;
+  readonly summary: { actualDst: string; protocol: ConnectionSummary["protocol"] };
+}
+
+export class Outbound {
+  readonly #scope: TunnelScope;
+  readonly #tunnels: Tunnels;
+  #pending = 0;
+
+  constructor(scope: TunnelScope, tunnels: Tunnels) {
+    this.#scope = scope;
+    this.#tunnels = tunnels;
+  }
+
+  /** Takes a captured socket: paused, half-open allowed. Never throws. */
+  readonly accept = (socket: Socket): void => {
+    const { metrics, tasks } = this.#scope;
+    if (this.#pending >= maxPendingConnections) {
+      metrics.overloads.inc({ bound: "pending-outbound" });
+      refuse(socket);
+      return;
+    }
+    tasks.run("outbound connection", () => this.#serve(socket));
+  };
+
+  async #serve(socket: Socket): Promise<void> {
+    const { network, clock, connections, local, randomBytes } = this.#scope;
+    const startedAt = clock.monotonic();
+    const source = remoteEnd(socket);
+    let destination: SocketAddress | undefined;
+    this.#pending++;
+    try {
+      const wanted = network.originalDestination(socket);
+      destination = end(wanted.ip, wanted.port);
+      // The client is gone already; there is nobody to answer and nothing to report.
+      if (source === undefined || destination === undefined) return refuse(socket);
+      const originalDst = formatSocketAddress(destination);
+      const summary = { actualDst: originalDst, protocol: "TCP" as ConnectionSummary["protocol"] };
+      using connection = connections.track("outbound", () => ({ src: formatSocketAddress(source), originalDst, ...summary }));
+      using deadline = clock.schedule(establishTimeoutMs, () =>
+        connection.close(ztunnelError("ZTUNNEL_ROUTE_REFUSED", `no connection to ${originalDst} within ${establishTimeoutMs} ms`)),
+      );
+      const request: Request = {
+        source,
+        destination,
+        local: await local.fetch({ signal: connection.signal }),
+        connection,
+        traceparent: makeTraceparent(randomBytes),
+        startedAt,
+        summary,
+      };
+      const link = await this.#connect(request);
+      if (link === undefined) return refuse(socket);
+      deadline[Symbol.dispose]();
+      this.#pending--;
+      try {
+        await this.#carry(socket, link, request);
+      } finally {
+        this.#pending++;
+      }
+    } catch (thrown) {
+      reportRefused(this.#scope, { source, destination, direction: "outbound", error: thrown });
+      refuse(socket);
+    } finally {
+      this.#pending--;
+    }
+  }
+
+  /**
+   * Decides and dials, at most `maxAttempts` times; an endpoint that failed is not chosen again. Undefined when the last failure was
+   * reported with all that was known. Throws what failed before a route was known.
+   */
+  async #connect(request: Request): Promise<Link | undefined> {
+    const { mesh, metrics } = this.#scope;
+    const failed = new Set<WorkloadUid>();
+    let last: { record: ConnectionRecord; error: Error } | undefined;
+    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+      const context = resolveContext(this.#scope, withoutWorkloads(mesh.snapshot, failed));
+      const route = resolveOutbound(context, request.local.workload, request.destination);
+      if (route.kind === "deny") {
+        if (last !== undefined) break;
+        throw ztunnelError("ZTUNNEL_ROUTE_REFUSED", route.message);
+      }
+      if (attempt > 1) metrics.retries.inc();
+      try {
+        return await this.#dial(request, route);
+      } catch (thrown) {
+        const error = MeshError.from(thrown, "ZTUNNEL_ROUTE_REFUSED");
+        last = { record: recordOf(request, route), error };
+        const { workload, service } = route.target;
+        if (service === undefined || workload === undefined || request.connection.signal.aborted || !worthRetrying(error)) break;
+        failed.add(workload.uid);
+      }
+    }
+    if (last !== undefined) new ConnectionReport(this.#scope, last.record, request.startedAt).close(last.error);
+    return undefined;
+  }
+
+  async #dial(request: Request, route: DialledRoute): Promise<Link> {
+    switch (route.kind) {
+      case "hbone":
+        return this.#dialTunnel(request, route);
+      case "tcp":
+        return this.#dialPlain(request, route, await this.#resolve(request, route.nextHop));
+      case "passthrough":
+        return this.#dialPlain(request, route, route.to);
+      case "double-hbone":
+        throw ztunnelError("ZTUNNEL_DOUBLE_HBONE_UNSUPPORTED", `${route.authority} is in another network, which this version cannot reach`);
+      default:
+        return assertNever(route);
+    }
+  }
+
+  async #dialTunnel(request: Request, route: DialledRoute & { kind: "hbone" }): Promise<Link> {
+    const { config } = this.#scope;
+    const { local, connection, summary } = request;
+    const address = await this.#resolve(request, route.nextHop);
+    Object.assign(summary, { actualDst: formatSocketAddress(address), protocol: "HBONE" });
+    const { service, workload } = route.target;
+    const connect: ConnectRequest = {
+      authority: route.authority,
+      baggage: local.baggage,
+      forwarded: formatForwarded(request.source, service?.hostname),
+      traceparent: request.traceparent,
+    };
+    const { stream, baggage } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connect, {
+      signal: connection.signal,
+    });
+    const record = recordOf(request, route, config.baggage ? baggage : undefined);
+    return { record, pipe: (socket, options) => stream.pipe(socket, options) };
+  }
+
+  async #dialPlain(request: Request, route: DialledRoute, to: SocketAddress): Promise<Link> {
+    const { network, config } = this.#scope;
+    const { signal } = request.connection;
+    request.summary.actualDst = formatSocketAddress(to);
+    request.summary.protocol = "TCP";
+    const { socket: far } = await network.dial({
+      host: to.ip,
+      port: to.port,
+      mark: config.mark,
+      timeoutMs: dialTimeoutMs,
+      signal,
+      keepalive: config.keepalive,
+    });
+    return { record: recordOf(request, route), pipe: (socket, options) => pipe(socket, far, options) };
+  }
+
+  #resolve({ destination, connection }: Request, hop: Parameters<typeof resolveNextHop>[0]): Promise<SocketAddress> {
+    const { lookup, random, clock } = this.#scope;
+    return resolveNextHop(hop, { lookup, random, clock, near: destination.ip, signal: connection.signal });
+  }
+
+  async #carry(socket: Socket, link: Link, { connection, startedAt }: Request): Promise<void> {
+    const { clock, config } = this.#scope;
+    const report = new ConnectionReport(this.#scope, link.record, startedAt);
+    using _watch = watchHalfClosed(socket, {
+      clock,
+      afterMs: config.halfClosedMs,
+      moved: () => report.moved,
+      expire: () => connection.close(ztunnelError("ZTUNNEL_HALF_CLOSED", `half-closed and silent for ${config.halfClosedMs} ms`)),
+    });
+    const outcome = await link.pipe(socket, { signal: connection.signal, onBytes: (sent, received) => report.bytes(sent, received) });
+    report.close(outcome.error);
+  }
+}
+
+/** A refusal by policy is an answer, not a failure; and what our own side lacks no other endpoint has. */
+function worthRetrying(error: MeshError): boolean {
+  if (finalCodes.has(error.code)) return false;
+  return !(errorCode(error) === "HBONE_REFUSED" && error.details["status"] === 401);
+}
+
+function recordOf({ source, local }: Request, route: DialledRoute, baggage?: string): ConnectionRecord {
+  const mutualTls = route.kind === "hbone";
+  const { workload, service } = route.target;
+  const answered = workload === undefined && baggage !== undefined ? parseBaggage(baggage) : undefined;
+  return {
+    direction: "outbound",
+    source,
+    destination: hopText(route),
+    authority: mutualTls ? route.authority : undefined,
+    from: { workload: local.workload, identity: local.identity, baggage: undefined },
+    to: { workload, identity: workload === undefined ? undefined : workloadIdentity(workload), baggage: answered },
+    service,
+    mutualTls,
+  };
+}
+
+function hopText(route: DialledRoute): string {
+  if (route.kind === "passthrough") return formatSocketAddress(route.to);
+  return route.nextHop.kind === "address" ? formatSocketAddress(route.nextHop.address) : `${route.nextHop.hostname}:${route.nextHop.port}`;
+}

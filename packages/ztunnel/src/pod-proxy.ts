@@ -1,0 +1,172 @@
+/**
+ * One pod: its network, its listeners, its directions, its tunnels, its live connections. It shares nothing with other pods but what it
+ * is handed, and keeps no state of the process: this is the unit that could move to a worker thread.
+ */
+import type { Socket } from "node:net";
+import type { HboneMetrics, TunnelEngine } from "@fairway/hbone";
+import type { Listener, PodNetwork } from "@fairway/linux";
+import type { CertificateSource, MeshTls } from "@fairway/pki";
+import { assertNever, type Logger, TaskGroup } from "@fairway/runtime";
+import type { MeshView } from "@fairway/xds";
+import type { PodName, ProxyConfig } from "./config.ts";
+import { type ConnectionSummary, Connections } from "./connections.ts";
+import { ztunnelError } from "./failure.ts";
+import { Inbound } from "./inbound.ts";
+import { LocalWorkloadSource } from "./local-workload.ts";
+import type { NameLookup } from "./next-hop.ts";
+import { Outbound } from "./outbound.ts";
+import { Passthrough } from "./passthrough.ts";
+import type { TunnelScope } from "./pod-scope.ts";
+import { policyLogger } from "./policy-log.ts";
+import type { Telemetry } from "./telemetry.ts";
+import { Tunnels } from "./tunnels.ts";
+
+/** What may listen in a pod. Each kind is one port and one way to take what comes. */
+export type ListenerKind = "hbone" | "plaintext" | "outbound";
+
+/** Everything a pod has; without `outbound` and `plaintext` for the ztunnel's own pod, which is not captured (contract 5B.5). */
+export const capturedPod: readonly ListenerKind[] = ["hbone", "plaintext", "outbound"];
+
+/** What all pods of a process are given. */
+export interface PodProxyParts extends Telemetry {
+  readonly config: ProxyConfig;
+  readonly mesh: MeshView;
+  readonly certificates: CertificateSource;
+  readonly tls: MeshTls;
+  readonly engine: TunnelEngine;
+  readonly tunnelMetrics: HboneMetrics;
+  readonly log: Logger;
+  readonly random: () => number;
+  readonly randomBytes: (size: number) => Uint8Array;
+  readonly lookup: NameLookup;
+}
+
+export interface PodProxyOptions {
+  /** The pod's uid in Kubernetes. */
+  readonly uid: string;
+  readonly pod: PodName;
+  /** Owned by the proxy from here on. */
+  readonly network: PodNetwork;
+  readonly kinds: readonly ListenerKind[];
+}
+
+const backlog = 128;
+
+export class PodProxy implements AsyncDisposable {
+  readonly pod: PodName;
+  readonly #scope: TunnelScope;
+  readonly #inbound: Inbound;
+  readonly #tunnels: Tunnels;
+  readonly #outbound: Outbound;
+  readonly #passthrough: Passthrough;
+  readonly #listeners = new Map<ListenerKind, Listener>();
+
+  private constructor(parts: PodProxyParts, { uid, pod, network }: PodProxyOptions) {
+    const { config, mesh, log, clock } = parts;
+    const connections = new Connections({ mesh, onVerdict: policyLogger(log, { decisionsAtInfo: config.policyDecisionsAtInfo }) });
+    const local = new LocalWorkloadSource({ mesh, pod, node: config.nodeName, clock });
+    this.pod = pod;
+    this.#scope = { ...parts, owner: uid, network, connections, local, tasks: new TaskGroup(log) };
+    this.#tunnels = new Tunnels(this.#scope, parts.tunnelMetrics);
+    this.#outbound = new Outbound(this.#scope, this.#tunnels);
+    this.#inbound = new Inbound(this.#scope, { mayKeepSource: () => this.#listeners.get("hbone")?.transparent ?? false });
+    this.#passthrough = new Passthrough(this.#scope, { mayKeepSource: () => this.#listeners.get("plaintext")?.transparent ?? false });
+  }
+
+  /** Listens on every port of `options.kinds`, or on none: throws LINUX_LISTEN_FAILED or ZTUNNEL_SOURCE_NOT_KEPT with all closed again. */
+  static async start(parts: PodProxyParts, options: PodProxyOptions): Promise<PodProxy> {
+    const proxy = new PodProxy(parts, options);
+    try {
+      for (const kind of options.kinds) await proxy.#listen(kind);
+    } catch (thrown) {
+      await proxy[Symbol.asyncDispose]();
+      throw thrown;
+    }
+    return proxy;
+  }
+
+  /** The port of a listener, for those who asked for any. */
+  port(kind: ListenerKind): number | undefined {
+    return this.#listeners.get(kind)?.port;
+  }
+
+  connections(): { inbound: readonly ConnectionSummary[]; outbound: readonly ConnectionSummary[] } {
+    const { connections } = this.#scope;
+    return { inbound: connections.list("inbound"), outbound: connections.list("outbound") };
+  }
+
+  /** Takes nothing new; resolves when the last connection ended, or when `signal` aborts (contract 10). */
+  async drain({ signal }: { signal: AbortSignal }): Promise<void> {
+    for (const listener of this.#listeners.values()) listener.close();
+    this.#inbound.drain();
+    await this.#scope.connections.idle({ signal });
+  }
+
+  /** Connections that live now. */
+  get size(): number {
+    return this.#scope.connections.size;
+  }
+
+  /** Ends everything now, with `reason` in the log of each connection. */
+  async stop(reason: Error): Promise<void> {
+    const { connections, tasks, network } = this.#scope;
+    for (const listener of this.#listeners.values()) listener.close();
+    connections.closeAll(reason);
+    this.#inbound.destroy(reason);
+    await this.#tunnels[Symbol.asyncDispose]();
+    await tasks[Symbol.asyncDispose]();
+    connections[Symbol.dispose]();
+    await network[Symbol.asyncDispose]();
+    network.namespace?.[Symbol.dispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop(ztunnelError("ZTUNNEL_POD_STOPPED", "the pod is no longer served"));
+  }
+
+  async #listen(kind: ListenerKind): Promise<void> {
+    const { config, network } = this.#scope;
+    const listener = await network.listen({
+      host: config.listenHost,
+      port: this.#portOf(kind),
+      mark: config.mark,
+      reusePort: config.reusePort,
+      transparent: config.keepSource !== "never",
+      backlog,
+      onConnection: this.#taker(kind),
+      // Contract 7.5: tunnels have their own pings.
+      keepalive: kind === "hbone" ? undefined : config.keepalive,
+    });
+    this.#listeners.set(kind, listener);
+    if (config.keepSource === "required" && !listener.transparent && kind !== "outbound") {
+      throw ztunnelError("ZTUNNEL_SOURCE_NOT_KEPT", "the kernel does not let this process keep source addresses, and ENABLE_ORIG_SRC demands it");
+    }
+  }
+
+  #portOf(kind: ListenerKind): number {
+    const { ports } = this.#scope.config;
+    switch (kind) {
+      case "hbone":
+        return ports.hbone;
+      case "plaintext":
+        return ports.plaintext;
+      case "outbound":
+        return ports.outbound;
+      default:
+        return assertNever(kind);
+    }
+  }
+
+  #taker(kind: ListenerKind): (socket: Socket) => void {
+    switch (kind) {
+      case "hbone":
+        return this.#inbound.accept;
+      case "plaintext":
+        return this.#passthrough.accept;
+      case "outbound":
+        return this.#outbound.accept;
+      default:
+        return assertNever(kind);
+    }
+  }
+}

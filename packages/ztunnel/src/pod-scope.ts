@@ -1,0 +1,61 @@
+/** What the directions of one pod share. Nothing here belongs to the process: a pod with its scope may live on any thread. */
+import type { TunnelEngine } from "@fairway/hbone";
+import type { PodNetwork } from "@fairway/linux";
+import type { NetworkId, Snapshot } from "@fairway/model";
+import type { CertificateSource, MeshTls } from "@fairway/pki";
+import type { Clock, Logger, TaskGroup } from "@fairway/runtime";
+import type { MeshView } from "@fairway/xds";
+import type { ProxyConfig } from "./config.ts";
+import type { Connections } from "./connections.ts";
+import type { LocalWorkloadSource } from "./local-workload.ts";
+import type { NameLookup } from "./next-hop.ts";
+import type { Telemetry } from "./telemetry.ts";
+
+/** Enough to serve plaintext. */
+export interface PodScope extends Telemetry {
+  readonly config: ProxyConfig;
+  /** The pod's own uid in Kubernetes; tunnels belong to it. */
+  readonly owner: string;
+  readonly network: PodNetwork;
+  readonly mesh: MeshView;
+  readonly local: LocalWorkloadSource;
+  readonly connections: Connections;
+  readonly tasks: TaskGroup;
+  readonly log: Logger;
+  readonly clock: Clock;
+  /** 0 ≤ r < 1. */
+  readonly random: () => number;
+  readonly randomBytes: (size: number) => Uint8Array;
+  readonly lookup: NameLookup;
+}
+
+/** With the right to be the pod towards others. */
+export interface TunnelScope extends PodScope {
+  readonly certificates: CertificateSource;
+  readonly tls: MeshTls;
+  readonly engine: TunnelEngine;
+}
+
+/** Connections accepted and not yet joined to their other end, per direction and pod. Past it they are refused at once. */
+export const maxPendingConnections = 8_192;
+/** TLS handshakes that a pod's peers may have open at once; each costs far more than a connection. */
+export const maxPendingHandshakes = 1_024;
+/** TCP connects, everywhere (ztunnel contract 7.5). */
+export const dialTimeoutMs = 10_000;
+/** TLS handshakes of either side. The reference has no limit; a peer that stalls would hold its place for ever. */
+export const handshakeTimeoutMs = 10_000;
+/** From the accept to the joined connection, all attempts included. */
+export const establishTimeoutMs = 45_000;
+
+/** What the model's decisions are given. */
+export function resolveContext(
+  scope: PodScope,
+  snapshot: Snapshot,
+): { snapshot: Snapshot; network: NetworkId; random: () => number; ownPorts: ReadonlySet<number> } {
+  return { snapshot, network: scope.config.network, random: scope.random, ownPorts: ownPorts(scope.config) };
+}
+
+/** Ports that nothing may be forwarded to (ztunnel contract 5.1 and 5B.4). */
+export function ownPorts({ ports }: ProxyConfig): ReadonlySet<number> {
+  return new Set([ports.outbound, ports.plaintext, ports.hbone, ports.socks5]);
+}

@@ -1,0 +1,126 @@
+/**
+ * The tunnels of one pod towards others: pooled by who is dialled and what it must prove, dialled from inside the pod's network with the
+ * pod's certificate. A workload that left the mesh, or changed its address, loses its tunnels, so that whoever gets its address next
+ * never receives its traffic (architecture 7.6).
+ */
+import type { Duplex } from "node:stream";
+import { type ConnectRequest, defaultClientSettings, type HboneMetrics, type OpenedStream, type TunnelEngine, TunnelPool } from "@fairway/hbone";
+import { formatSocketAddress, type SocketAddress, type SpiffeId, type Workload, type WorkloadUid } from "@fairway/model";
+import type { WorkloadCertificate } from "@fairway/pki";
+import { errorCode, messageOf } from "@fairway/runtime";
+import { withDeadline } from "./deadline.ts";
+import { ztunnelError } from "./failure.ts";
+import { dialTimeoutMs, handshakeTimeoutMs, type TunnelScope } from "./pod-scope.ts";
+
+export interface TunnelTarget {
+  readonly address: SocketAddress;
+  readonly source: SpiffeId;
+  /** The peer must prove one of these. */
+  readonly expected: readonly SpiffeId[];
+  readonly workload: Workload | undefined;
+}
+
+export class Tunnels implements AsyncDisposable {
+  readonly #scope: TunnelScope;
+  readonly #pool: TunnelPool;
+  readonly #subscription: Disposable;
+  /** Workloads that tunnels may lead to, as they were when dialled. */
+  readonly #dialled = new Map<WorkloadUid, Workload>();
+
+  constructor(scope: TunnelScope, metrics: HboneMetrics) {
+    const { config } = scope;
+    this.#scope = scope;
+    this.#pool = new TunnelPool({
+      engine: namingFailures(scope.engine),
+      settings: {
+        ...defaultClientSettings,
+        streamWindow: config.streamWindow,
+        connectionWindow: config.connectionWindow,
+        frameSize: config.frameSize,
+        maxStreams: config.maxStreamsPerTunnel,
+      },
+      clock: scope.clock,
+      idleMs: config.tunnelIdleMs,
+      metrics,
+    });
+    this.#subscription = scope.mesh.changes.subscribe(({ workloadsChanged }) => {
+      if (workloadsChanged) this.#forgetTheGone();
+    });
+  }
+
+  /**
+   * Sends a CONNECT. Throws ZTUNNEL_IDENTITY (no certificate of our own), ZTUNNEL_HBONE_TIMEOUT, LINUX_DIAL_*, PKI_* (the peer proved
+   * nothing that is expected), ZTUNNEL_HTTP2_HANDSHAKE, HBONE_REFUSED, HBONE_TUNNEL_LOST, or the signal's reason.
+   */
+  open({ address, source, expected, workload }: TunnelTarget, request: ConnectRequest, { signal }: { signal: AbortSignal }): Promise<OpenedStream> {
+    if (workload !== undefined) this.#dialled.set(workload.uid, workload);
+    const key = { owner: this.#scope.owner, source, expected, workload: workload?.uid, address: formatSocketAddress(address) };
+    return this.#pool.open(key, request, (dialing) => this.#dial({ address, source, expected, workload }, dialing), { signal });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#subscription[Symbol.dispose]();
+    await this.#pool[Symbol.asyncDispose]();
+  }
+
+  async #dial({ address, source, expected }: TunnelTarget, signal: AbortSignal): Promise<Duplex> {
+    const { network, config, tls, clock } = this.#scope;
+    // Before the connect: without a certificate nothing may leave, and the peer must not be bothered.
+    const certificate = await ownCertificate(this.#scope, source, signal);
+    const hop = formatSocketAddress(address);
+    const { socket } = await network
+      .dial({ host: address.ip, port: address.port, mark: config.mark, timeoutMs: dialTimeoutMs, signal, keepalive: config.keepalive })
+      .catch((thrown: unknown) => {
+        if (errorCode(thrown) !== "LINUX_DIAL_TIMEOUT") throw thrown;
+        throw ztunnelError("ZTUNNEL_HBONE_TIMEOUT", `connection to ${hop} timed out; does a NetworkPolicy block HBONE port ${address.port}?`, thrown);
+      });
+    const reason = ztunnelError("ZTUNNEL_HBONE_TIMEOUT", `the TLS handshake with ${hop} did not finish within ${handshakeTimeoutMs} ms`);
+    const proven = await withDeadline({ clock, signal, afterMs: handshakeTimeoutMs, reason }, (waiting) =>
+      tls.connect(socket, certificate, expected, { signal: waiting }),
+    );
+    return proven.socket;
+  }
+
+  #forgetTheGone(): void {
+    const { snapshot } = this.#scope.mesh;
+    for (const [uid, dialled] of this.#dialled) {
+      const now = snapshot.workload(uid);
+      if (now === dialled) continue;
+      if (now !== undefined && sameAddresses(now, dialled)) {
+        this.#dialled.set(uid, now);
+        continue;
+      }
+      this.#dialled.delete(uid);
+      this.#pool.evictWorkload(uid);
+    }
+  }
+}
+
+/** The certificate of a local identity. Throws ZTUNNEL_IDENTITY: without one nothing is sent and nothing accepted. */
+export async function ownCertificate({ certificates }: TunnelScope, identity: SpiffeId, signal: AbortSignal): Promise<WorkloadCertificate> {
+  try {
+    return await certificates.fetch(identity, { signal, priority: "realtime" });
+  } catch (cause) {
+    if (signal.aborted) throw signal.reason;
+    throw ztunnelError("ZTUNNEL_IDENTITY", `there is no certificate for ${identity}: ${messageOf(cause)}`, cause);
+  }
+}
+
+function sameAddresses(one: Workload, other: Workload): boolean {
+  return one.addresses.length === other.addresses.length && one.addresses.every((ip) => other.addresses.includes(ip));
+}
+
+/** Gives a failure of the HTTP/2 start a name of its own, apart from a tunnel lost later. */
+function namingFailures(engine: TunnelEngine): TunnelEngine {
+  return {
+    ...engine,
+    connect: async (transport, settings, options) => {
+      try {
+        return await engine.connect(transport, settings, options);
+      } catch (cause) {
+        if (options.signal.aborted) throw options.signal.reason;
+        throw ztunnelError("ZTUNNEL_HTTP2_HANDSHAKE", `the peer did not start HTTP/2: ${messageOf(cause)}`, cause);
+      }
+    },
+  };
+}

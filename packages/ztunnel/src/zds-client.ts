@@ -1,0 +1,121 @@
+/**
+ * The conversation with the node agent (ztunnel contract 4.4): connect, say hello, then one request and one answer at a time.
+ * The agent's mistakes end the connection, and a different understanding of the protocol ends the process: both sides must then be
+ * of one release.
+ */
+import { closeDescriptors, connectSeqpacket, openNamespace, type SeqpacketConnection, type SeqpacketMessage } from "@fairway/linux";
+import { decodeZdsRequest, encodeZdsHello, encodeZdsResponse, type ZdsRequest } from "@fairway/protocol";
+import { Backoff, type Clock, errorCode, type Logger, MeshError, messageOf } from "@fairway/runtime";
+import { ztunnelError } from "./failure.ts";
+import type { Pod } from "./pods.ts";
+
+/** What the conversation is about. */
+export interface PodSink {
+  connected(): Promise<void>;
+  disconnected(): Promise<void>;
+  add(pod: Pod): Promise<void>;
+  keep(uid: string): Promise<void>;
+  remove(uid: string): Promise<void>;
+  snapshotSent(): Promise<void>;
+}
+
+export interface ZdsClientOptions {
+  readonly socketPath: string;
+  readonly pods: PodSink;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly random: () => number;
+}
+
+const longestWaitMs = 15_000;
+
+/** Serves the agent until `signal` aborts. Throws ZTUNNEL_ZDS_PROTOCOL when the agent speaks another version of the protocol. */
+export async function runZdsClient({ socketPath, pods, clock, log, random }: ZdsClientOptions, { signal }: { signal: AbortSignal }): Promise<void> {
+  const connecting = new Backoff({ initialMs: 20, maxMs: longestWaitMs });
+  const greeting = new Backoff({ initialMs: 5, maxMs: longestWaitMs, jitter: 0.2, random });
+  while (!signal.aborted) {
+    let connection: SeqpacketConnection;
+    try {
+      connection = await connectSeqpacket(socketPath);
+    } catch (thrown) {
+      log.warn("cannot reach the node agent", { socket: socketPath, error: MeshError.from(thrown, "ZTUNNEL_ZDS_PROTOCOL") });
+      await clock.sleep(connecting.next(), { signal }).catch(() => {});
+      continue;
+    }
+    connecting.reset();
+    let answered = 0;
+    try {
+      await connection.send(encodeZdsHello(), [], { signal });
+      await pods.connected();
+      log.info("connected to the node agent", { socket: socketPath });
+      answered = await converse(connection, pods, { signal, log });
+    } catch (thrown) {
+      if (signal.aborted) break;
+      if (errorCode(thrown) === "ZTUNNEL_ZDS_PROTOCOL") throw thrown;
+      log.warn("the connection to the node agent failed", { error: MeshError.from(thrown, "ZTUNNEL_ZDS_PROTOCOL") });
+    } finally {
+      connection.close();
+      await pods.disconnected();
+    }
+    // One that lasted is replaced at once; one that was of no use, such as a failed hello, not before a moment passed.
+    if (answered > 0) greeting.reset();
+    else await clock.sleep(greeting.next(), { signal }).catch(() => {});
+  }
+}
+
+/** Answers request after request; returns how many, when the agent hangs up. */
+async function converse(connection: SeqpacketConnection, pods: PodSink, { signal, log }: { signal: AbortSignal; log: Logger }): Promise<number> {
+  let answered = 0;
+  const answer = (error: string): Promise<void> => connection.send(encodeZdsResponse({ error }), [], { signal });
+  for await (const message of connection.messages({ signal })) {
+    const request = await read(message).catch(async (thrown: unknown) => {
+      await answer(messageOf(thrown));
+      throw thrown;
+    });
+    try {
+      await carryOut(request, pods);
+    } catch (thrown) {
+      // A proxy that did not start is pending; the agent is told, and the conversation goes on.
+      await answer(messageOf(thrown));
+      if (errorCode(thrown) === "ZTUNNEL_ZDS_PROTOCOL") throw thrown;
+      log.warn("refused a request of the node agent", { request: request.kind, error: MeshError.from(thrown, "ZTUNNEL_ZDS_PROTOCOL") });
+      answered++;
+      continue;
+    }
+    await answer("");
+    answered++;
+  }
+  return answered;
+}
+
+type Request = Exclude<ZdsRequest, { kind: "add" }> | { readonly kind: "add"; readonly pod: Pod };
+
+/** Throws for bytes that are no request and for descriptors that do not belong; these are closed. */
+async function read({ bytes, fds }: SeqpacketMessage): Promise<Request> {
+  try {
+    const request = decodeZdsRequest(bytes);
+    const expected = request.kind === "add" ? 1 : 0;
+    const [fd = -1] = fds;
+    if (fds.length !== expected) throw new MeshError("ZTUNNEL_ZDS_DESCRIPTORS", `${request.kind} must carry ${expected} file descriptors, not ${fds.length}`);
+    if (request.kind !== "add") return request;
+    if (request.workload === undefined) throw ztunnelError("ZTUNNEL_ZDS_PROTOCOL", "add came without workload info");
+    // Takes over the descriptor; when it throws it has closed it, and closing again does nothing.
+    return { kind: "add", pod: { uid: request.uid, name: request.workload, namespace: openNamespace(fd) } };
+  } catch (thrown) {
+    closeDescriptors(fds);
+    throw thrown;
+  }
+}
+
+async function carryOut(request: Request, pods: PodSink): Promise<void> {
+  switch (request.kind) {
+    case "add":
+      return pods.add(request.pod);
+    case "keep":
+      return pods.keep(request.uid);
+    case "del":
+      return pods.remove(request.uid);
+    case "snapshot-sent":
+      return pods.snapshotSent();
+  }
+}
