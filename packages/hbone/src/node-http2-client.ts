@@ -72,6 +72,7 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
   readonly #transport: Duplex;
   readonly #settings: TunnelSettings;
   #streams = 0;
+  #destroyed = false;
   #draining = false;
   #error: Error | undefined;
   #keepalive: Disposable | undefined;
@@ -82,7 +83,7 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
     this.#transport = transport;
     this.#settings = settings;
     session.on("error", (error: Error) => {
-      this.#error ??= error;
+      if (!this.#destroyed) this.#error ??= error;
     });
     session.on("goaway", (code) => {
       this.#draining = true;
@@ -90,7 +91,9 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
     });
     // Pushed streams are refused by SETTINGS; a peer that sends one anyway is not served.
     session.on("stream", (stream) => stream.on("error", ignore).close(NGHTTP2_REFUSED_STREAM));
-    session.once("connect", () => session.setLocalWindowSize(settings.connectionWindow));
+    session.once("connect", () => {
+      if (!session.destroyed) session.setLocalWindowSize(settings.connectionWindow);
+    });
     this.closed = new Promise((resolve) => {
       session.once("close", () => {
         this.#keepalive?.[Symbol.dispose]();
@@ -186,8 +189,10 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
   }
 
   destroy(error?: Error): void {
+    if (this.#session.destroyed) return;
     this.#error ??= error;
-    this.#session.destroy(undefined, NGHTTP2_CANCEL);
+    this.#destroyed = true;
+    this.#session.destroy(error ?? new MeshError("HBONE_TUNNEL_LOST", "the tunnel was ended here"), NGHTTP2_CANCEL);
     // A session that was draining would wait for the peer's FIN; this is the abrupt end.
     setImmediate(() => this.#transport.destroy());
   }

@@ -1,6 +1,7 @@
 /** The server's side of a tunnel over node:http2: each well-formed CONNECT becomes an exchange; everything else is answered here. */
 import { constants, type IncomingHttpHeaders, performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
 import type { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
 import { type Clock, MeshError, messageOf } from "@fairway/runtime";
 import { isHeaderValue, parseAuthority } from "./connect-request.ts";
 import type { ConnectExchange, ConnectRequest, ServerTunnel, TunnelSettings, TunnelStream } from "./engine.ts";
@@ -32,7 +33,10 @@ export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSet
     streamResetBurst: resetBurst,
     streamResetRate: resetRate,
   });
-  return new NodeServerTunnel(clock, session, transport, settings, onConnect);
+  const tunnel = new NodeServerTunnel(clock, session, transport, settings, onConnect);
+  // node:http2 waits for `secureConnect`, which a TLSSocket made by hand for the server's side never emits.
+  if (transport instanceof TLSSocket && transport.getPeerFinished() !== undefined) transport.emit("secureConnect");
+  return tunnel;
 }
 
 class NodeServerTunnel implements ServerTunnel, StreamOwner {
@@ -43,6 +47,7 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
   readonly #onConnect: OnConnect;
   readonly #keepalive: Disposable;
   #streams = 0;
+  #destroyed = false;
   #error: Error | undefined;
   #draining = false;
 
@@ -51,7 +56,7 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
     this.#transport = transport;
     this.#onConnect = onConnect;
     session.on("error", (error: Error) => {
-      this.#error ??= error;
+      if (!this.#destroyed) this.#error ??= error;
     });
     session.on("goaway", (code) => {
       if (code !== NGHTTP2_NO_ERROR) this.#error ??= new MeshError("HBONE_TUNNEL_LOST", `the peer ended the tunnel: ${resetName(code)}`);
@@ -65,7 +70,9 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
         resolve(this.#error);
       });
     });
-    session.setLocalWindowSize(settings.connectionWindow);
+    session.once("connect", () => {
+      if (!session.destroyed) session.setLocalWindowSize(settings.connectionWindow);
+    });
   }
 
   get streams(): number {
@@ -108,8 +115,10 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
   }
 
   destroy(error?: Error): void {
+    if (this.#session.destroyed) return;
     this.#error ??= error;
-    this.#session.destroy(undefined, NGHTTP2_NO_ERROR);
+    this.#destroyed = true;
+    this.#session.destroy(error ?? new MeshError("HBONE_TUNNEL_LOST", "the tunnel was ended here"), NGHTTP2_NO_ERROR);
     // A session that was draining would wait for the peer's FIN; this is the abrupt end.
     setImmediate(() => this.#transport.destroy());
   }

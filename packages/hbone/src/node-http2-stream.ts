@@ -75,12 +75,14 @@ export class NodeTunnelStream implements TunnelStream {
   }
 }
 
-/** Why a stream closed before both of its directions ended; undefined for the codes that are a clean end. */
-export function streamFailure(stream: Http2Stream, owner: StreamOwner): MeshError | undefined {
+/** Why a stream ended otherwise than by END_STREAM both ways; undefined for the codes that are a clean end. */
+function streamFailure(stream: Http2Stream, owner: StreamOwner): MeshError | undefined {
+  const code = stream.rstCode;
+  if (code === undefined || code === NGHTTP2_NO_ERROR) return undefined;
+  // A connection that breaks gives its streams a code of their own making.
   const lost = owner.lost();
   if (lost !== undefined) return lost;
-  const code = stream.rstCode;
-  if (code === NGHTTP2_NO_ERROR || code === NGHTTP2_CANCEL || code === NGHTTP2_STREAM_CLOSED) return undefined;
+  if (code === NGHTTP2_CANCEL || code === NGHTTP2_STREAM_CLOSED) return undefined;
   const reset = resetName(code);
   return new MeshError("HBONE_RESET", `the peer reset the stream: ${reset}`, { details: { reset } });
 }

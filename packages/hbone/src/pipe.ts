@@ -16,7 +16,7 @@ export interface PipeOptions {
 
 /** What differs between a plain socket and a stream of a tunnel. */
 export interface FarEnd {
-  /** The error to report when the far end closed before both directions ended; undefined when that is a clean end. */
+  /** Asked once, at the end, with the error the far end emitted, if it did: what to report, undefined when it was a clean end. */
   failure(error: Error | undefined): Error | undefined;
   /** Lets go of the far end after both directions ended. */
   release(): void;
@@ -69,7 +69,6 @@ class TwoWayCopy {
   readonly #inward: Flow;
   #nearError: Error | undefined;
   #farError: Error | undefined;
-  #failure: Error | undefined;
   #settled = false;
 
   constructor(near: Duplex, far: Duplex, { signal, onBytes }: PipeOptions, farEnd: FarEnd, resolve: (outcome: PipeOutcome) => void) {
@@ -108,41 +107,37 @@ class TwoWayCopy {
   };
 
   readonly #onNearClose = (): void => {
-    this.#failure ??= socketFailure(this.#nearError);
     this.#inward.sinkClosed();
     this.#outward.sourceClosed();
   };
 
   readonly #onFarClose = (): void => {
-    const complete = this.#far.readableEnded && this.#far.writableFinished;
-    if (!complete) this.#failure ??= this.#farEnd.failure(this.#farError);
     this.#outward.sinkClosed();
     this.#inward.sourceClosed();
   };
 
   readonly #onOver = (): void => {
     if (this.#settled || !this.#outward.over || !this.#inward.over) return;
-    this.#settle();
+    this.#settle(socketFailure(this.#nearError) ?? this.#farEnd.failure(this.#farError));
     this.#near.destroy();
     this.#farEnd.release();
   };
 
   readonly #onAbort = (): void => {
     if (this.#settled) return;
-    this.#failure = MeshError.from(this.#signal.reason, "HBONE_ABORTED");
-    this.#settle();
+    this.#settle(MeshError.from(this.#signal.reason, "HBONE_ABORTED"));
     this.#farEnd.abort();
     this.#near.destroy();
   };
 
-  #settle(): void {
+  #settle(error: Error | undefined): void {
     this.#settled = true;
     this.#signal.removeEventListener("abort", this.#onAbort);
     this.#near.off("close", this.#onNearClose);
     this.#far.off("close", this.#onFarClose);
     this.#outward.stop();
     this.#inward.stop();
-    this.#resolve({ sent: this.#outward.bytes, received: this.#inward.bytes, error: this.#failure });
+    this.#resolve({ sent: this.#outward.bytes, received: this.#inward.bytes, error });
   }
 }
 

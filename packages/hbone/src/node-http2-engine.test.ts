@@ -1,0 +1,14 @@
+/** The node:http2 engine against the suites that every engine passes. */
+import test from "ava";
+import { memoryLink, tcpLink, tlsLink } from "./compliance/link.ts";
+import { tunnelCompliance } from "./compliance/tunnel-compliance.ts";
+import { nodeHttp2Engine } from "./node-http2-engine.ts";
+
+tunnelCompliance(test, {
+  engine: nodeHttp2Engine,
+  connections: new Map([
+    ["memory", memoryLink],
+    ["TCP", tcpLink],
+    ["TLS", tlsLink],
+  ]),
+});
