@@ -10,6 +10,7 @@ import type { ClientTunnel, ConnectRequest, TunnelSettings, TunnelStream } from 
 import { keepAlive } from "./keepalive.ts";
 import { NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
 import { maxHeaderPairs, maxInvalidFrames, maxSessionMegabytes, settingsTimeoutMs } from "./settings.ts";
+import { UnblockedTransport } from "./unblocked-transport.ts";
 
 const { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM, NGHTTP2_ENHANCE_YOUR_CALM } = constants;
 
@@ -21,7 +22,7 @@ export function connectTunnel(clock: Clock, transport: Duplex, settings: TunnelS
   }
   // Built apart because the type of the options lacks `maxSessionInvalidFrames`, which both sides honour.
   const options = {
-    createConnection: () => transport,
+    createConnection: () => new UnblockedTransport(transport),
     settings: {
       enablePush: false,
       initialWindowSize: settings.streamWindow,

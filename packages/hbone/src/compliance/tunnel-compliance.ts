@@ -158,6 +158,21 @@ function copies(behaviour: Behaviour, engine: TunnelEngine, connect: () => Promi
     t.deepEqual(await pair.near.outcome, { sent: total, received: total, error: undefined });
   });
 
+  behaviour("many streams that send in bulk both ways do not wait for each other for ever", async (t) => {
+    const total = 2 * 1024 * 1024;
+    const streams = 20;
+    const digests: Promise<{ bytes: number }>[] = [];
+    const exchangeBulk = (stream: TunnelStream): void => {
+      const { app } = attach(stream);
+      Readable.from(pattern(total, 3)).pipe(app);
+      digests.push(digest(app));
+    };
+    using tunnel = await makeTunnel(engine, connect, (exchange) => exchangeBulk(exchange.accept({})));
+    for (let index = 0; index < streams; index++) exchangeBulk((await tunnel.client.open({ authority }, { signal: forever })).stream);
+    await until(() => digests.length === 2 * streams);
+    for (const { bytes } of await Promise.all(digests)) t.is(bytes, total);
+  });
+
   behaviour("progress is reported as it happens", async (t) => {
     using tunnel = await makeTunnel(engine, connect, echo);
     const { stream } = await tunnel.client.open({ authority }, { signal: forever });
