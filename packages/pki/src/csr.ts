@@ -13,7 +13,9 @@ import {
   encodeDer,
   encodePem,
   integer,
+  isBitString,
   isContext,
+  isSequence,
   oid,
   oidOf,
   sequence,
@@ -74,7 +76,9 @@ function parse(pem: string): ParsedCsr {
   try {
     const [der, ...rest] = decodePem(pem, ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"]);
     if (der === undefined || rest.length > 0) throw new MeshError("PKI_BAD_PEM", "expected one CERTIFICATE REQUEST block");
-    const [info, algorithm, signature] = childrenOf(decodeDer(der));
+    const request = decodeDer(der);
+    const [info, algorithm, signature] = childrenOf(request);
+    if (![request, info, algorithm].every(isSequence) || !isBitString(signature)) throw new MeshError("PKI_BAD_DER", "a field is of another type");
     const [, , publicKey, attributes] = childrenOf(info);
     if (info === undefined || publicKey === undefined) throw new MeshError("PKI_BAD_DER", "a field is missing");
     return {

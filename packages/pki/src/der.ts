@@ -97,6 +97,11 @@ export function isSequence(element: Asn1 | undefined): element is Asn1 {
   return element?.tagClass === Class.UNIVERSAL && element.type === Type.SEQUENCE && element.constructed;
 }
 
+/** With whole bytes, as every signature and key is. */
+export function isBitString(element: Asn1 | undefined): boolean {
+  return element?.tagClass === Class.UNIVERSAL && element.type === Type.BITSTRING && !element.constructed && bytesOf(element)[0] === 0;
+}
+
 export function isBoolean(element: Asn1 | undefined): boolean {
   return element?.tagClass === Class.UNIVERSAL && element.type === Type.BOOLEAN;
 }

@@ -1,6 +1,7 @@
 /** Keys, CSRs, certificates, the CA, rotation, and who a certificate proves. */
 export { Authority, defaultCertificateTtlMs, maxCertificateTtlMs, rootTtlMs, type ServingCertificate, type SigningRequest } from "./authority.ts";
 export type { AuthorityPem } from "./authority-material.ts";
+export { type CaClient, type CertificateRequest, localCaClient } from "./ca-client.ts";
 export {
   attachCertificate,
   type CertificateParts,
@@ -11,7 +12,10 @@ export {
   workloadCertificate,
 } from "./certificate.ts";
 export type { CertificateSource, CertificateState, FetchPriority, MeshTls, WorkloadCertificate } from "./certificate-source.ts";
+export { type ControlPlane, type ControlPlaneOptions, type ControlPlaneRoots, type ControlPlaneToken, controlPlane } from "./control-plane.ts";
 export { buildCsr, maxCsrBytes, type VerifiedCsr, verifyCsr } from "./csr.ts";
+export { type GrpcCaClientOptions, grpcCaClient } from "./grpc-ca-client.ts";
 export { generateKeyPair, type KeyPair } from "./key.ts";
+export { defaultSecretTtlMs, SecretManager, type SecretManagerOptions } from "./secret-manager.ts";
 export { createMeshTls, defaultHandshakeTimeoutMs, type MeshTlsOptions } from "./tls-context.ts";
 export { verifyClient, verifyServer } from "./verify-peer.ts";
