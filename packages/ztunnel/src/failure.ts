@@ -38,7 +38,9 @@ const flagByCode: ReadonlyMap<string, ResponseFlag> = new Map<string, ResponseFl
   ["ZTUNNEL_IDENTITY", "IDENTITY_ERROR"],
   ["ZTUNNEL_HTTP2_HANDSHAKE", "H2_HANDSHAKE_FAILURE"],
   ["PKI_HANDSHAKE_FAILED", "TLS_FAILURE"],
+  ["PKI_HANDSHAKE_TIMEOUT", "TLS_FAILURE"],
   ["PKI_PEER_IDENTITY_MISMATCH", "TLS_FAILURE"],
+  ["PKI_PEER_REVOKED", "CERT_REVOKED"],
 ]);
 
 /** The flag of a connection that ended with `error`; success without one. */

@@ -20,15 +20,15 @@ import { MeshError } from "@fairway/runtime";
 import { appDial } from "./app-dial.ts";
 import type { ConnectionRecord, End } from "./connection-record.ts";
 import type { LiveConnection } from "./connections.ts";
-import { withDeadline } from "./deadline.ts";
 import { flagOf, ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
-import { handshakeTimeoutMs, maxPendingHandshakes, resolveContext, type TunnelScope } from "./pod-scope.ts";
+import { maxPendingHandshakes, resolveContext, type TunnelScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
 import { proxyHeader } from "./proxy-header.ts";
-import { localEnd, refuse, remoteEnd } from "./socket-ends.ts";
+import { flowing, localEnd, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
+import { ownCertificate } from "./tunnels.ts";
 
 export interface InboundOptions {
   /** The kernel lets dialled sockets keep a foreign source address. Known once the listener is there. */
@@ -108,11 +108,10 @@ export class Inbound {
   }
 
   async #prove(socket: Socket): ReturnType<TunnelScope["tls"]["accept"]> {
-    const { local, certificates, tls, clock, tasks } = this.#scope;
+    const { local, tls, tasks } = this.#scope;
     const { identity } = await local.fetch({ signal: tasks.signal });
-    const certificate = await certificates.fetch(identity, { signal: tasks.signal, priority: "realtime" });
-    const reason = new MeshError("PKI_HANDSHAKE_FAILED", `the TLS handshake did not finish within ${handshakeTimeoutMs} ms`);
-    return withDeadline({ clock, signal: tasks.signal, afterMs: handshakeTimeoutMs, reason }, (signal) => tls.accept(socket, certificate, { signal }));
+    const certificate = await ownCertificate(this.#scope, identity, tasks.signal);
+    return tls.accept(socket, certificate, { signal: tasks.signal });
   }
 
   async #serveStream(exchange: ConnectExchange, peer: Peer): Promise<void> {
@@ -195,7 +194,7 @@ export class Inbound {
     if (route.proxyHeader !== undefined)
       socket.write(proxyHeader({ source: peer.address, destination: route.proxyHeader.destination, identity: peer.identity }));
     const tunnelStream = exchange.accept({ baggage: config.baggage ? local.baggage : undefined });
-    const outcome = await tunnelStream.pipe(socket, { signal: connection.signal, onBytes: (sent, received) => report.bytes(received, sent) });
+    const outcome = await tunnelStream.pipe(flowing(socket), { signal: connection.signal, onBytes: (sent, received) => report.bytes(received, sent) });
     report.close(outcome.error);
   }
 

@@ -13,7 +13,7 @@ import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { resolveNextHop } from "./next-hop.ts";
 import { dialTimeoutMs, establishTimeoutMs, maxPendingConnections, resolveContext, type TunnelScope } from "./pod-scope.ts";
-import { end, refuse, remoteEnd } from "./socket-ends.ts";
+import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 import type { Tunnels } from "./tunnels.ts";
 import { withoutWorkloads } from "./without-workloads.ts";
@@ -168,7 +168,7 @@ export class Outbound {
       signal: connection.signal,
     });
     const record = recordOf(request, route, config.baggage ? baggage : undefined);
-    return { record, pipe: (socket, options) => stream.pipe(socket, options) };
+    return { record, pipe: (socket, options) => stream.pipe(flowing(socket), options) };
   }
 
   async #dialPlain(request: Request, route: DialledRoute, to: SocketAddress): Promise<Link> {
@@ -184,7 +184,7 @@ export class Outbound {
       signal,
       keepalive: config.keepalive,
     });
-    return { record: recordOf(request, route), pipe: (socket, options) => pipe(socket, far, options) };
+    return { record: recordOf(request, route), pipe: (socket, options) => pipe(flowing(socket), flowing(far), options) };
   }
 
   #resolve({ destination, connection }: Request, hop: Parameters<typeof resolveNextHop>[0]): Promise<SocketAddress> {

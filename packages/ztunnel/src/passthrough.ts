@@ -13,7 +13,7 @@ import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { maxPendingConnections, ownPorts, type PodScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
-import { end, refuse, remoteEnd } from "./socket-ends.ts";
+import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 
 export class Passthrough {
@@ -94,7 +94,7 @@ export class Passthrough {
       moved: () => report.moved,
       expire: () => connection.close(ztunnelError("ZTUNNEL_HALF_CLOSED", `half-closed and silent for ${config.halfClosedMs} ms`)),
     });
-    const outcome = await pipe(socket, app, { signal: connection.signal, onBytes: (sent, received) => report.bytes(sent, received) });
+    const outcome = await pipe(flowing(socket), flowing(app), { signal: connection.signal, onBytes: (sent, received) => report.bytes(sent, received) });
     report.close(outcome.error);
   }
 

@@ -42,8 +42,6 @@ export const maxPendingConnections = 8_192;
 export const maxPendingHandshakes = 1_024;
 /** TCP connects, everywhere (ztunnel contract 7.5). */
 export const dialTimeoutMs = 10_000;
-/** TLS handshakes of either side. The reference has no limit; a peer that stalls would hold its place for ever. */
-export const handshakeTimeoutMs = 10_000;
 /** From the accept to the joined connection, all attempts included. */
 export const establishTimeoutMs = 45_000;
 

@@ -8,9 +8,8 @@ import { type ConnectRequest, defaultClientSettings, type HboneMetrics, type Ope
 import { formatSocketAddress, type SocketAddress, type SpiffeId, type Workload, type WorkloadUid } from "@fairway/model";
 import type { WorkloadCertificate } from "@fairway/pki";
 import { errorCode, messageOf } from "@fairway/runtime";
-import { withDeadline } from "./deadline.ts";
 import { ztunnelError } from "./failure.ts";
-import { dialTimeoutMs, handshakeTimeoutMs, type TunnelScope } from "./pod-scope.ts";
+import { dialTimeoutMs, type TunnelScope } from "./pod-scope.ts";
 
 export interface TunnelTarget {
   readonly address: SocketAddress;
@@ -64,7 +63,7 @@ export class Tunnels implements AsyncDisposable {
   }
 
   async #dial({ address, source, expected }: TunnelTarget, signal: AbortSignal): Promise<Duplex> {
-    const { network, config, tls, clock } = this.#scope;
+    const { network, config, tls } = this.#scope;
     // Before the connect: without a certificate nothing may leave, and the peer must not be bothered.
     const certificate = await ownCertificate(this.#scope, source, signal);
     const hop = formatSocketAddress(address);
@@ -74,10 +73,7 @@ export class Tunnels implements AsyncDisposable {
         if (errorCode(thrown) !== "LINUX_DIAL_TIMEOUT") throw thrown;
         throw ztunnelError("ZTUNNEL_HBONE_TIMEOUT", `connection to ${hop} timed out; does a NetworkPolicy block HBONE port ${address.port}?`, thrown);
       });
-    const reason = ztunnelError("ZTUNNEL_HBONE_TIMEOUT", `the TLS handshake with ${hop} did not finish within ${handshakeTimeoutMs} ms`);
-    const proven = await withDeadline({ clock, signal, afterMs: handshakeTimeoutMs, reason }, (waiting) =>
-      tls.connect(socket, certificate, expected, { signal: waiting }),
-    );
+    const proven = await tls.connect(socket, certificate, expected, { signal });
     return proven.socket;
   }
 

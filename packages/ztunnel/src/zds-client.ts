@@ -92,19 +92,29 @@ type Request = Exclude<ZdsRequest, { kind: "add" }> | { readonly kind: "add"; re
 
 /** Throws for bytes that are no request and for descriptors that do not belong; these are closed. */
 async function read({ bytes, fds }: SeqpacketMessage): Promise<Request> {
+  let found: { request: ZdsRequest; fd: number | undefined };
   try {
-    const request = decodeZdsRequest(bytes);
-    const expected = request.kind === "add" ? 1 : 0;
-    const [fd = -1] = fds;
-    if (fds.length !== expected) throw new MeshError("ZTUNNEL_ZDS_DESCRIPTORS", `${request.kind} must carry ${expected} file descriptors, not ${fds.length}`);
-    if (request.kind !== "add") return request;
-    if (request.workload === undefined) throw ztunnelError("ZTUNNEL_ZDS_PROTOCOL", "add came without workload info");
-    // Takes over the descriptor; when it throws it has closed it, and closing again does nothing.
-    return { kind: "add", pod: { uid: request.uid, name: request.workload, namespace: openNamespace(fd) } };
+    found = checked(decodeZdsRequest(bytes), fds);
   } catch (thrown) {
     closeDescriptors(fds);
     throw thrown;
   }
+  const { request, fd } = found;
+  if (request.kind !== "add") return request;
+  const { uid, workload } = request;
+  if (workload === undefined || fd === undefined) {
+    closeDescriptors(fds);
+    throw ztunnelError("ZTUNNEL_ZDS_PROTOCOL", "add came without workload info");
+  }
+  // Takes over the descriptor, also when it throws.
+  return { kind: "add", pod: { uid, name: workload, namespace: openNamespace(fd) } };
+}
+
+/** Exactly one descriptor with an add, none with anything else. */
+function checked(request: ZdsRequest, fds: readonly number[]): { request: ZdsRequest; fd: number | undefined } {
+  const expected = request.kind === "add" ? 1 : 0;
+  if (fds.length === expected) return { request, fd: fds[0] };
+  throw new MeshError("ZTUNNEL_ZDS_DESCRIPTORS", `${request.kind} must carry ${expected} file descriptors, not ${fds.length}`);
 }
 
 async function carryOut(request: Request, pods: PodSink): Promise<void> {

@@ -1,0 +1,262 @@
+/** A mesh for tests: real pods' proxies on loopback addresses of their own, a mesh view in memory, a CA in this process. */
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { createHboneMetrics, nodeHttp2Engine } from "@fairway/hbone";
+import { hostPodNetwork } from "@fairway/linux";
+import {
+  applyChange,
+  emptySnapshot,
+  networkId,
+  parseIp,
+  type Service,
+  type Snapshot,
+  type SnapshotChange,
+  serviceKey,
+  type Workload,
+  type WorkloadUid,
+} from "@fairway/model";
+import { Authority, type CaClient, createMeshTls, localCaClient, SecretManager } from "@fairway/pki";
+import { type Clock, createLogger, createRegistry, LogFilter, type MetricRegistry, systemClock, type Watch, Watched } from "@fairway/runtime";
+import type { MeshChange, MeshView } from "@fairway/xds";
+import type { ExecutionContext } from "ava";
+import { AccessLog } from "./access-log.ts";
+import type { PodName, ProxyConfig } from "./config.ts";
+import { createZtunnelMetrics } from "./metrics.ts";
+import { systemLookup } from "./next-hop.ts";
+import { capturedPod, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
+
+/** A mesh view that changes when told to. */
+export class MemoryMesh implements MeshView {
+  readonly #changes: Watched<MeshChange>;
+  readonly #synced: Watched<boolean>;
+
+  constructor(change: SnapshotChange = {}, synced = true) {
+    this.#changes = new Watched({ snapshot: applyChange(emptySnapshot, change), policiesChanged: true, workloadsChanged: true });
+    this.#synced = new Watched(synced);
+  }
+
+  get changes(): Watch<MeshChange> {
+    return this.#changes;
+  }
+
+  get synced(): Watch<boolean> {
+    return this.#synced;
+  }
+
+  get snapshot(): Snapshot {
+    return this.#changes.current.snapshot;
+  }
+
+  sync(): void {
+    this.#synced.set(true);
+  }
+
+  apply(change: SnapshotChange): void {
+    this.#changes.set({
+      snapshot: applyChange(this.snapshot, change),
+      policiesChanged: change.policies !== undefined || change.removedPolicies !== undefined,
+      workloadsChanged: change.workloads !== undefined || change.removedWorkloads !== undefined || change.services !== undefined,
+    });
+  }
+
+  async waitForWorkload(pod: PodName, { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number }): Promise<Workload> {
+    const found = (): Workload | undefined => this.snapshot.workloadByName(pod, undefined);
+    if (found() === undefined) await this.#changes.until(() => found() !== undefined, { signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]) });
+    const workload = found();
+    if (workload === undefined) throw new Error("unknown workload");
+    return workload;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** A healthy HBONE pod unless told otherwise. */
+export function workload(name: string, ip: string, more: Partial<Workload> = {}): Workload {
+  return {
+    uid: `Kubernetes//Pod/default/${name}` as WorkloadUid,
+    name,
+    namespace: "default",
+    addresses: [parseIp(ip)],
+    hostname: "",
+    network: networkId(""),
+    networkMode: "standard",
+    networkGateway: undefined,
+    tunnelProtocol: "hbone",
+    nativeTunnel: false,
+    applicationTunnel: undefined,
+    trustDomain: "cluster.local",
+    serviceAccount: name,
+    waypoint: undefined,
+    node: "node",
+    workloadName: name,
+    workloadType: "deployment",
+    canonicalName: name,
+    canonicalRevision: "v1",
+    clusterId: "Kubernetes",
+    locality: undefined,
+    status: "healthy",
+    services: new Map(),
+    authorizationPolicies: [],
+    capacity: 1,
+    ...more,
+  };
+}
+
+/** A public service in front of `endpoints`, and the endpoints as members of it. */
+export function service(
+  name: string,
+  vip: string,
+  port: number,
+  targetPort: number,
+  endpoints: readonly Workload[],
+): { service: Service; workloads: Workload[] } {
+  const hostname = `${name}.default.svc.cluster.local`;
+  const ports = [{ servicePort: port, targetPort, appProtocol: "unknown" as const }];
+  return {
+    service: {
+      name,
+      namespace: "default",
+      hostname,
+      vips: [{ network: networkId(""), ip: parseIp(vip) }],
+      cidrVips: [],
+      ports,
+      subjectAltNames: [],
+      waypoint: undefined,
+      weightedWaypoints: [],
+      loadBalancing: { routingPreference: [], mode: "unspecified", healthPolicy: "only-healthy" },
+      ipFamilies: "automatic",
+      canonical: true,
+      ingressUseWaypoint: false,
+      visibility: "public",
+    },
+    workloads: endpoints.map((endpoint) => ({ ...endpoint, services: new Map([...endpoint.services, [serviceKey("default", hostname), ports]]) })),
+  };
+}
+
+/** Loopback addresses that no other test process uses. */
+export function loopbackAddresses(): (host: number) => string {
+  const block = process.pid % 16_000;
+  return (host) => `127.${100 + Math.floor(block / 250)}.${1 + (block % 250)}.${host}`;
+}
+
+export const testProxyConfig: ProxyConfig = {
+  network: networkId(""),
+  nodeName: undefined,
+  ports: { outbound: 0, plaintext: 0, hbone: 15_008, socks5: 15_080, admin: 0, metrics: 0, readiness: 0 },
+  listenHost: "127.0.0.1",
+  mark: 0,
+  reusePort: false,
+  keepSource: "never",
+  keepalive: undefined,
+  maxStreamsPerTunnel: 100,
+  tunnelIdleMs: 60_000,
+  streamWindow: 4_194_304,
+  connectionWindow: 16_777_216,
+  frameSize: 1_048_576,
+  halfClosedMs: 60_000,
+  localhostAppTunnel: true,
+  baggage: true,
+  clusterId: "Kubernetes",
+  policyDecisionsAtInfo: false,
+};
+
+export interface TestMeshOptions {
+  readonly change: SnapshotChange;
+  readonly ca?: (own: CaClient) => CaClient;
+  readonly config?: Partial<ProxyConfig>;
+  readonly clock?: Clock;
+}
+
+/** One process's worth of parts, and pods made of them. */
+export class TestMesh implements AsyncDisposable {
+  readonly mesh: MemoryMesh;
+  readonly authority: Authority;
+  readonly registry: MetricRegistry = createRegistry();
+  readonly lines: string[] = [];
+  readonly parts: PodProxyParts;
+  readonly #certificates: SecretManager;
+  readonly #disposables: AsyncDisposable[] = [];
+
+  constructor(t: ExecutionContext, { change, ca = (own) => own, config = {}, clock = systemClock }: TestMeshOptions) {
+    this.mesh = new MemoryMesh(change);
+    this.authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
+    const log = createLogger("test", { write: (line) => void this.lines.push(line), filter: new LogFilter("debug") });
+    this.#certificates = new SecretManager({ ca: ca(localCaClient(this.authority)), clock: systemClock, log });
+    this.parts = {
+      config: { ...testProxyConfig, ...config },
+      mesh: this.mesh,
+      certificates: this.#certificates,
+      tls: createMeshTls({ clock: systemClock }),
+      engine: nodeHttp2Engine,
+      tunnelMetrics: createHboneMetrics(this.registry),
+      metrics: createZtunnelMetrics(this.registry, "test"),
+      accessLog: new AccessLog(log),
+      log,
+      clock,
+      random: Math.random,
+      randomBytes,
+      lookup: systemLookup,
+    };
+    t.teardown(() => this[Symbol.asyncDispose]());
+  }
+
+  /** Serves the pod `name` at `ip`; what its applications connect to on the outbound port is meant for `destination()`. */
+  async pod(name: string, ip: string, destination: () => { ip: string; port: number } | undefined = () => undefined): Promise<PodProxy> {
+    const parts = { ...this.parts, config: { ...this.parts.config, listenHost: ip } };
+    const network = hostPodNetwork({ originalDestination: destination });
+    const pod = { namespace: "default", name, serviceAccount: name };
+    const proxy = await PodProxy.start(parts, { uid: `uid-${name}`, pod, network, kinds: capturedPod });
+    this.#disposables.push(proxy);
+    return proxy;
+  }
+
+  /** Lines of the access log, whole. */
+  accessLines(): string[] {
+    return this.lines.filter((line) => line.split("\t")[2] === "access");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const disposable of this.#disposables.splice(0).reverse()) await disposable[Symbol.asyncDispose]();
+    await this.#certificates[Symbol.asyncDispose]();
+  }
+}
+
+/** An application that serves each connection with `serve`; closed with the test. */
+export async function application(t: ExecutionContext, host: string, serve: (socket: Socket) => void): Promise<{ port: number; server: Server }> {
+  const sockets = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    socket.once("close", () => sockets.delete(socket));
+    serve(socket);
+  });
+  server.listen(0, host);
+  await once(server, "listening");
+  t.teardown(() => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  const address = server.address();
+  return { port: typeof address === "object" && address !== null ? address.port : 0, server };
+}
+
+/** A client of a port. */
+export async function client(t: ExecutionContext, host: string, port: number): Promise<Socket> {
+  const socket = connect({ host, port, allowHalfOpen: true });
+  socket.on("error", () => {});
+  t.teardown(() => socket.destroy());
+  await once(socket, "connect");
+  return socket;
+}
+
+/** Everything until the peer's FIN; rejects when the connection is reset. */
+export async function readAll(socket: Socket): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  return new Promise((resolve, reject) => {
+    socket.on("data", (chunk) => chunks.push(chunk));
+    socket.once("end", () => resolve(Buffer.concat(chunks)));
+    socket.once("error", reject);
+    socket.once("close", () => reject(new Error("closed without FIN")));
+  });
+}
