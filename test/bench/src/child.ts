@@ -1,0 +1,90 @@
+/** Child processes of a bench run: pinned to a core, told what to do by message, and always stopped by pid. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+
+export interface Child extends AsyncDisposable {
+  readonly pid: number;
+  /** Sends one message and waits for the answer. Throws when the child ends instead. */
+  ask(message: unknown): Promise<unknown>;
+}
+
+const canPin = spawnSync("taskset", ["--version"]).status === 0;
+const stopGraceMs = 1_000;
+/** Extra options for the hops, to profile one: FAIRWAY_BENCH_NODE_OPTIONS="--cpu-prof". */
+const nodeOptions = (process.env["FAIRWAY_BENCH_NODE_OPTIONS"] ?? "").split(" ").filter((option) => option !== "");
+
+export const pinned: boolean = canPin;
+const live = new Set<ChildProcess>();
+
+/** Kills whatever still runs; for the exit path, where nothing can be awaited. */
+export function killAll(): void {
+  for (const child of live) child.kill("SIGKILL");
+}
+
+/** Starts a program of this package on `core`; resolves when it answered `setup`. */
+export async function startProgram(file: string, core: number, setup: unknown, { profile = false }: { profile?: boolean } = {}): Promise<{ child: Child; answer: unknown }> {
+  const path = fileURLToPath(new URL(file, import.meta.url));
+  const process_ = spawnOn(core, process.execPath, [...(profile ? nodeOptions : []), path], ["ignore", "inherit", "inherit", "ipc"]);
+  const child = wrap(process_, file);
+  try {
+    return { child, answer: await child.ask(setup) };
+  } catch (thrown) {
+    await child[Symbol.asyncDispose]();
+    throw thrown;
+  }
+}
+
+/** Starts any program on `core`. */
+export function startCommand(command: string, args: readonly string[], core: number): Child {
+  return wrap(spawnOn(core, command, args, ["ignore", "ignore", "inherit"]), command);
+}
+
+function spawnOn(core: number, command: string, args: readonly string[], stdio: ("ignore" | "inherit" | "ipc")[]): ChildProcess {
+  const [program, rest] = canPin ? ["taskset", ["-c", String(core), command, ...args]] : [command, [...args]];
+  const child = spawn(program, rest, { stdio });
+  live.add(child);
+  child.once("exit", () => live.delete(child));
+  return child;
+}
+
+function wrap(child: ChildProcess, name: string): Child {
+  const exited = once(child, "exit");
+  return {
+    pid: child.pid ?? 0,
+    async ask(message) {
+      if (child.exitCode !== null) throw new Error(`${name} is not running`);
+      const answer = once(child, "message");
+      child.send(message as object);
+      const [first] = await Promise.race([
+        answer,
+        exited.then(([code, signal]) => {
+          throw new Error(`${name} ended early: ${code ?? signal}`);
+        }),
+      ]);
+      return first;
+    },
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), stopGraceMs);
+      await exited;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** The other side: answers each message with what `handle` returns. Ends with the parent. */
+export function serveParent(handle: (message: never) => Promise<unknown>): void {
+  process.on("message", (message) => {
+    handle(message as never).then(
+      (answer) => process.send?.(answer ?? {}),
+      (thrown: unknown) => {
+        console.error(thrown);
+        process.exit(1);
+      },
+    );
+  });
+  process.on("disconnect", () => process.exit(0));
+  process.on("SIGTERM", () => process.exit(0));
+}
