@@ -3,6 +3,7 @@ import {
   type ApplicationTunnel,
   defaultTrustDomain,
   ipToBytes,
+  type Locality,
   networkId,
   type PolicyKey,
   type PortMapping,
@@ -12,6 +13,7 @@ import {
 } from "@fairway/model";
 import { decodeGatewayAddress, decodeIp, decodePort, encodeGatewayAddress, encodePort } from "./gateway-codec.ts";
 import type * as wire from "./gen/istio/workload/workload.ts";
+import { Pool } from "./pool.ts";
 import { ProtocolDecodeError } from "./protocol-error.ts";
 import { readEnum, readPort, requireField } from "./wire.ts";
 
@@ -25,33 +27,41 @@ const defaultServiceAccount = "default";
 const defaultClusterId = "Kubernetes";
 const defaultCapacity = 1;
 
+/** Distinct names, port mappings and the like that are shared between workloads; a mesh of 5,000 services fits. */
+const poolLimit = 16_384;
+const names = new Pool<string>(poolLimit);
+const localities = new Pool<Locality>(poolLimit);
+const serviceMaps = new Pool<Workload["services"]>(poolLimit);
+const policyLists = new Pool<Workload["authorizationPolicies"]>(poolLimit);
+const itself = (name: string): string => name;
+
 /** Throws ProtocolDecodeError; the message starts with the field. LEGACY_ISTIO_MTLS is refused like any unknown tunnel protocol. */
 export function workloadFromWire(message: wire.Workload): Workload {
   return {
     uid: requireField("uid", message.uid) as WorkloadUid,
     name: message.name,
-    namespace: message.namespace,
+    namespace: names.share(message.namespace, itself),
     addresses: message.addresses.map((bytes) => decodeIp("addresses", bytes)),
-    hostname: message.hostname,
-    network: networkId(message.network),
+    hostname: names.share(message.hostname, itself),
+    network: networkId(names.share(message.network, itself)),
     networkMode: readEnum("network_mode", networkModes, message.networkMode),
     networkGateway: message.networkGateway && decodeGatewayAddress("network_gateway", message.networkGateway),
     tunnelProtocol: readEnum("tunnel_protocol", tunnelProtocols, message.tunnelProtocol),
     nativeTunnel: message.nativeTunnel,
     applicationTunnel: message.applicationTunnel && decodeApplicationTunnel(message.applicationTunnel),
-    trustDomain: message.trustDomain || defaultTrustDomain,
-    serviceAccount: message.serviceAccount || defaultServiceAccount,
+    trustDomain: names.share(message.trustDomain || defaultTrustDomain, itself),
+    serviceAccount: names.share(message.serviceAccount || defaultServiceAccount, itself),
     waypoint: message.waypoint && decodeGatewayAddress("waypoint", message.waypoint),
-    node: message.node,
-    workloadName: message.workloadName,
+    node: names.share(message.node, itself),
+    workloadName: names.share(message.workloadName, itself),
     workloadType: readEnum("workload_type", workloadTypes, message.workloadType),
-    canonicalName: message.canonicalName,
-    canonicalRevision: message.canonicalRevision,
-    clusterId: message.clusterId || defaultClusterId,
-    locality: message.locality && { region: message.locality.region, zone: message.locality.zone, subzone: message.locality.subzone },
+    canonicalName: names.share(message.canonicalName, itself),
+    canonicalRevision: names.share(message.canonicalRevision, itself),
+    clusterId: names.share(message.clusterId || defaultClusterId, itself),
+    locality: message.locality && decodeLocality(message.locality),
     status: readEnum("status", statuses, message.status),
     services: decodeServices(message.services),
-    authorizationPolicies: message.authorizationPolicies.map((key) => key as PolicyKey),
+    authorizationPolicies: policyLists.share(JSON.stringify(message.authorizationPolicies), () => message.authorizationPolicies.map((key) => key as PolicyKey)),
     capacity: message.capacity ?? defaultCapacity,
   };
 }
@@ -99,18 +109,21 @@ function decodeApplicationTunnel({ protocol, port }: wire.ApplicationTunnel): Ap
   };
 }
 
-function decodeServices(message: ReadonlyMap<string, wire.PortList>): ReadonlyMap<ServiceKey, readonly PortMapping[]> {
+function decodeLocality({ region, zone, subzone }: wire.Locality): Locality {
+  return localities.share(JSON.stringify([region, zone, subzone]), () => ({ region, zone, subzone }));
+}
+
+/** Pods of one deployment have equal maps, and share one. */
+function decodeServices(message: ReadonlyMap<string, wire.PortList>): Workload["services"] {
   const services = new Map<ServiceKey, readonly PortMapping[]>();
   for (const [key, { ports }] of message) {
     if (!/^[^/]+\/[^/]+$/.test(key)) {
       throw new ProtocolDecodeError("PROTOCOL_INVALID_FIELD", `services: ${JSON.stringify(key)} is not <namespace>/<hostname>`);
     }
-    services.set(
-      key as ServiceKey,
-      ports.map((port) => decodePort("services", port)),
-    );
+    const mappings = ports.map((port) => decodePort("services", port));
+    services.set(key as ServiceKey, mappings);
   }
-  return services;
+  return serviceMaps.share(JSON.stringify([...services]), () => services);
 }
 
 /** Sorted, so that equal workloads have equal bytes: the version of a resource is a hash of them (controller contract 2.2). */
