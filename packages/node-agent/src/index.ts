@@ -1,2 +1,8 @@
 /** Enrols pods on a node: CNI plugin, redirection rules, hand-over to ztunnel. */
-export {};
+export { type AgentOptions, runAgent } from "./app.ts";
+export { type AgentConfig, readConfig } from "./config.ts";
+export { type CaptureOptions, type Enrolment, type EnrolmentOptions, enrolmentOf, type LeftOutReason } from "./enrolment.ts";
+export { hostRules } from "./host-rules.ts";
+export { podRules, podRulesRemoval, type RuleOptions } from "./rules.ts";
+export { nftRedirection, type PodRedirection } from "./rules-apply.ts";
+export { ZdsServer, type ZdsServerOptions } from "./zds-server.ts";

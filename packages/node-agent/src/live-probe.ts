@@ -1,0 +1,67 @@
+/**
+ * The proof that a pod is captured, by its own rules and not by a label (architecture 7.9): a connection made inside the pod, unmarked,
+ * to an address that does not exist anywhere (RFC 5737 TEST-NET-1) is answered. Only ztunnel, reached by the pod's own redirection, can
+ * have answered it. And all three of ztunnel's listeners stand in the pod.
+ */
+import { readFileSync } from "node:fs";
+import { inNamespace, linuxPodNetwork, type NetworkNamespace } from "@fairway/linux";
+import { errorCode, MeshError } from "@fairway/runtime";
+import { inboundPort, outboundPort, tunnelPort } from "./rules.ts";
+
+const nowhere = "192.0.2.1";
+const timeoutMs = 2_000;
+/** TCP_LISTEN in /proc/net/tcp. */
+const listenState = "0A";
+
+/** Throws NODE_AGENT_NOT_CAPTURED, saying what is missing, or the signal's reason. */
+export async function proveCapture(namespace: NetworkNamespace, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+  const listening = listeningPorts(namespace);
+  const missing = [outboundPort, inboundPort, tunnelPort].filter((port) => !listening.has(port));
+  if (missing.length > 0) throw new MeshError("NODE_AGENT_NOT_CAPTURED", `ztunnel does not listen on ${missing.join(", ")} inside the pod`);
+  await using network = linuxPodNetwork(namespace);
+  try {
+    const { socket } = await network.dial({ host: nowhere, port: outboundPort, mark: 0, timeoutMs, signal });
+    // A reset: ztunnel drops its own attempt to reach nowhere instead of waiting for it.
+    socket.resetAndDestroy();
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new MeshError("NODE_AGENT_NOT_CAPTURED", notCaptured(cause), { cause });
+  }
+}
+
+/** Ports with a TCP listener in the namespace, on either family. */
+export function listeningPorts(namespace: NetworkNamespace): ReadonlySet<number> {
+  return inNamespace(namespace, () => new Set([...listenersIn(readTable("tcp")), ...listenersIn(readTable("tcp6"))]));
+}
+
+/** Reads the format of proc_net_tcp(5). */
+export function listenersIn(table: string): number[] {
+  return table
+    .split("\n")
+    .slice(1)
+    .flatMap((line) => {
+      const [, local = "", , state] = line.trim().split(/\s+/);
+      const port = Number.parseInt(local.slice(local.lastIndexOf(":") + 1), 16);
+      return state === listenState && Number.isInteger(port) ? [port] : [];
+    });
+}
+
+function readTable(name: string): string {
+  try {
+    return readFileSync(`/proc/thread-self/net/${name}`, "utf8");
+  } catch {
+    // A kernel without the family has no table of it.
+    return "";
+  }
+}
+
+function notCaptured(cause: unknown): string {
+  switch (errorCode(cause)) {
+    case "LINUX_DIAL_REFUSED":
+      return "a connection from inside the pod was refused: the rules redirect it, and ztunnel does not accept";
+    case "LINUX_DIAL_TIMEOUT":
+      return "a connection from inside the pod left it: the redirection rules do not hold";
+    default:
+      return "a connection from inside the pod could not be made; has the pod a default route?";
+  }
+}

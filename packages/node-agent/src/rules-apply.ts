@@ -1,0 +1,91 @@
+/** Puts a pod's rules and routes in place, looks whether they still are, and takes them out. */
+import { applyNft, hasIpv6, type NetworkNamespace, runIn } from "@fairway/linux";
+import { mangleTable, natTable, podRules, podRulesRemoval, type RuleOptions } from "./rules.ts";
+
+/** Answers of the application to a foreign address are delivered to ztunnel, locally (ztunnel contract 7.2). */
+const rulePreference = 32_764;
+const routeTable = 100;
+const policyRule = `fwmark 0x111/0xfff lookup ${routeTable} pref ${rulePreference}`;
+
+/** The pod's rules as the kernel holds them, to recognise a change that is not ours. */
+export type RulesFingerprint = string;
+
+export interface PodRedirection {
+  /** Idempotent; never opens a moment without rules. */
+  apply(namespace: NetworkNamespace, options: RuleOptions, signal: AbortSignal): Promise<RulesFingerprint>;
+  /** What stands now; undefined when a table is missing. */
+  inspect(namespace: NetworkNamespace, signal: AbortSignal): Promise<RulesFingerprint | undefined>;
+  remove(namespace: NetworkNamespace, signal: AbortSignal): Promise<void>;
+}
+
+export const nftRedirection: PodRedirection = {
+  async apply(namespace, options, signal) {
+    for (const family of families(namespace)) await routeAnswersBack(namespace, family, signal);
+    await applyNft(namespace, podRules(options), { signal });
+    return await listed(namespace, signal);
+  },
+  async inspect(namespace, signal) {
+    try {
+      return await listed(namespace, signal);
+    } catch {
+      signal.throwIfAborted();
+      return undefined;
+    }
+  },
+  async remove(namespace, signal) {
+    await applyNft(namespace, podRulesRemoval(), { signal });
+    for (const family of families(namespace)) {
+      if (await hasPolicyRule(namespace, family, signal)) await runIn(namespace, ["ip", family, "rule", "del", ...policyRule.split(" ")], { signal });
+      // An absent table is an empty one: nothing to flush is success.
+      await runIn(namespace, ["ip", "-force", family, "-batch", "-"], { signal, input: `route flush table ${routeTable}\n` }).catch(() =>
+        signal.throwIfAborted(),
+      );
+    }
+  },
+};
+
+/** Without counters, which change with every packet. */
+async function listed(namespace: NetworkNamespace, signal: AbortSignal): Promise<string> {
+  const input = [natTable, mangleTable].map((table) => `list table inet ${table}\n`).join("");
+  const { stdout } = await runIn(namespace, ["nft", "-s", "-f", "-"], { signal, input });
+  return stdout;
+}
+
+function families(namespace: NetworkNamespace): readonly ("-4" | "-6")[] {
+  return hasIpv6(namespace) ? ["-4", "-6"] : ["-4"];
+}
+
+async function routeAnswersBack(namespace: NetworkNamespace, family: "-4" | "-6", signal: AbortSignal): Promise<void> {
+  const lines = [`route replace local default dev lo table ${routeTable}`];
+  if (!(await hasPolicyRule(namespace, family, signal))) lines.push(`rule add ${policyRule}`);
+  await runIn(namespace, ["ip", family, "-batch", "-"], { signal, input: `${lines.join("\n")}\n` });
+}
+
+async function hasPolicyRule(namespace: NetworkNamespace, family: "-4" | "-6", signal: AbortSignal): Promise<boolean> {
+  const { stdout } = await runIn(namespace, ["ip", "-json", family, "rule", "list"], { signal });
+  return isPolicyRuleListed(stdout);
+}
+
+/** Reads `ip -json rule list`. */
+export function isPolicyRuleListed(json: string): boolean {
+  let rules: unknown;
+  try {
+    rules = JSON.parse(json);
+  } catch {
+    return false;
+  }
+  return (
+    Array.isArray(rules) &&
+    rules.some(
+      (rule: unknown) =>
+        typeof rule === "object" &&
+        rule !== null &&
+        "priority" in rule &&
+        rule.priority === rulePreference &&
+        "table" in rule &&
+        String(rule.table) === String(routeTable) &&
+        "fwmark" in rule &&
+        rule.fwmark === "0x111",
+    )
+  );
+}
