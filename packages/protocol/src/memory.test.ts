@@ -29,8 +29,9 @@ test("a workload of a large mesh, received and indexed, costs less than a kiloby
 function receive(from: number, to: number): Workload[] {
   return Array.from({ length: to - from }, (_, offset) => {
     const index = from + offset;
-    const app = `service-${Math.floor(index / 5)}`;
-    const namespace = `namespace-${index % 50}`;
+    const deployment = Math.floor(index / 5);
+    const app = `service-${deployment}`;
+    const namespace = `namespace-${deployment % 50}`;
     const name = `${app}-7d9f8b6c5d-${index.toString(36).padStart(5, "0")}`;
     const port = (service: number, target: number) => len(1, [...int(1, service), ...int(2, target)]);
     const services = [...len(1, `${namespace}/${app}.${namespace}.svc.cluster.local`), ...len(2, [...port(80, 8080), ...port(443, 8443)])];
