@@ -23,7 +23,8 @@ export type ZtunnelCode =
   | "ZTUNNEL_POD_STOPPED"
   | "ZTUNNEL_CLIENT_GAVE_UP"
   | "ZTUNNEL_ZDS_PROTOCOL"
-  | "ZTUNNEL_BAD_PROXY_CONFIG";
+  | "ZTUNNEL_BAD_PROXY_CONFIG"
+  | "ZTUNNEL_UNSUPPORTED";
 
 /** A MeshError with one of this package's codes. */
 export function ztunnelError(code: ZtunnelCode, message: string, cause?: unknown): MeshError<ZtunnelCode> {

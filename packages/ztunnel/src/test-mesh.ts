@@ -5,9 +5,12 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import { createHboneMetrics, nodeHttp2Engine } from "@fairway/hbone";
 import { hostPodNetwork } from "@fairway/linux";
 import {
+  type AuthorizationPolicy,
   applyChange,
+  emptyMatch,
   emptySnapshot,
   networkId,
+  type PolicyMatch,
   parseIp,
   type Service,
   type Snapshot,
@@ -161,11 +164,15 @@ export const testProxyConfig: ProxyConfig = {
   policyDecisionsAtInfo: false,
 };
 
+/** Short, because some tests wait for it. */
+const testHandshakeMs = 2_000;
+
 export interface TestMeshOptions {
   readonly change: SnapshotChange;
   readonly ca?: (own: CaClient) => CaClient;
   readonly config?: Partial<ProxyConfig>;
   readonly clock?: Clock;
+  readonly authority?: Authority;
 }
 
 /** One process's worth of parts, and pods made of them. */
@@ -178,16 +185,16 @@ export class TestMesh implements AsyncDisposable {
   readonly #certificates: SecretManager;
   readonly #disposables: AsyncDisposable[] = [];
 
-  constructor(t: ExecutionContext, { change, ca = (own) => own, config = {}, clock = systemClock }: TestMeshOptions) {
+  constructor(t: ExecutionContext, { change, ca = (own) => own, config = {}, clock = systemClock, authority }: TestMeshOptions) {
     this.mesh = new MemoryMesh(change);
-    this.authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
+    this.authority = authority ?? Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
     const log = createLogger("test", { write: (line) => void this.lines.push(line), filter: new LogFilter("debug") });
     this.#certificates = new SecretManager({ ca: ca(localCaClient(this.authority)), clock: systemClock, log });
     this.parts = {
       config: { ...testProxyConfig, ...config },
       mesh: this.mesh,
       certificates: this.#certificates,
-      tls: createMeshTls({ clock: systemClock }),
+      tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: testHandshakeMs }),
       engine: nodeHttp2Engine,
       tunnelMetrics: createHboneMetrics(this.registry),
       metrics: createZtunnelMetrics(this.registry, "test"),
@@ -259,4 +266,15 @@ export async function readAll(socket: Socket): Promise<Buffer> {
     socket.once("error", reject);
     socket.once("close", () => reject(new Error("closed without FIN")));
   });
+}
+
+/** A namespace-wide policy with one match. */
+export function policy(action: "allow" | "deny", match: Partial<PolicyMatch>): AuthorizationPolicy {
+  return { name: action, namespace: "default", scope: "namespace", action, rules: [{ clauses: [{ matches: [{ ...emptyMatch, ...match }] }] }], dryRun: false };
+}
+
+/** For what happens without a word to the test; a bounded wait, never a fixed one. */
+export async function eventually(t: ExecutionContext, holds: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 400 && !holds(); turn++) await new Promise((resolve) => setTimeout(resolve, 5));
+  t.true(holds(), "it never happened");
 }
