@@ -8,6 +8,7 @@ import {
   DeltaDiscoveryResponse,
   IstioCertificateRequest,
   IstioCertificateServiceClient,
+  type IstioCertificateServiceServer,
   IstioCertificateServiceService,
 } from "./index.ts";
 
@@ -42,9 +43,10 @@ test("a delta stream carries requests one way and responses the other", async (t
 
 test("a certificate call that the server cannot read is an error of the call, not of the process", async (t) => {
   const server = new Server();
-  server.addService(IstioCertificateServiceService, {
+  const service: IstioCertificateServiceServer = {
     createCertificate: (call, done) => done(null, { certChain: [call.request.csr, String(call.request.metadata?.["ImpersonatedIdentity"])] }),
-  });
+  };
+  server.addService(IstioCertificateServiceService, service);
   const address = await listen(server);
   const client = new IstioCertificateServiceClient(address, credentials.createInsecure());
   t.teardown(() => {
