@@ -1,5 +1,6 @@
 /** Who is asking: a bearer token is the admin's, a service account's that still exists, or nobody's. */
 import { createHash, timingSafeEqual } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http";
 import type { TokenIssuer, VerifiedToken } from "./service-account-token.ts";
 import type { Storage } from "./storage.ts";
 
@@ -58,6 +59,22 @@ export class Authenticator {
     if (account?.metadata.uid !== serviceAccount.uid) return false;
     return pod === undefined || this.#storage.get("pods", namespace, pod.name)?.metadata.uid === pod.uid;
   }
+}
+
+/** Whom the headers ask to act as. */
+export function impersonationOf(headers: IncomingHttpHeaders): User | undefined {
+  const name = headers["impersonate-user"];
+  if (typeof name !== "string" || name === "") return undefined;
+  const groups = headers["impersonate-group"];
+  // Node joins repeated headers that it does not know with ", ".
+  return { name, uid: "", groups: typeof groups === "string" ? groups.split(",").map((group) => group.trim()) : [], extra: {} };
+}
+
+/** The groups a name alone implies. */
+export function groupsOf({ name }: User): readonly string[] {
+  if (name === anonymous.name) return anonymous.groups;
+  const [, namespace] = /^system:serviceaccount:([^:]+):[^:]+$/.exec(name) ?? [];
+  return namespace === undefined ? ["system:authenticated"] : ["system:serviceaccounts", `system:serviceaccounts:${namespace}`, "system:authenticated"];
 }
 
 function userOf({ namespace, serviceAccount, pod, node, id }: VerifiedToken): User {

@@ -128,9 +128,10 @@ export class ObjectWriter {
     if (metadata.name !== "" && this.#storage.get(type.table, metadata.namespace ?? "", metadata.name) !== undefined) {
       throw ApiError.alreadyExists(type, metadata.name);
     }
+    // What admission adds belongs to nobody: an apply that does not name it must not remove it.
+    const managers = applied ?? this.#tracked(type, undefined, cloneJson(object), [], options);
     admitObject(object, undefined, type, this.#admission());
     validateObject(object, type, undefined);
-    const managers = applied ?? this.#tracked(type, undefined, object, [], options);
     this.#setManagers(object, managers);
     return options.dryRun ? object : this.#storage.put(type.table, object);
   }

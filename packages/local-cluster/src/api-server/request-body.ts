@@ -3,6 +3,7 @@ import type { IncomingMessage } from "node:http";
 import { parseAllDocuments } from "yaml";
 import { ApiError } from "./api-error.ts";
 import { checkJson, type Json } from "./json.ts";
+import { decodeProtobuf, protobufType } from "./protobuf.ts";
 
 /** As the reference's request limit. */
 export const defaultMaxBodyBytes: number = 3 * 1024 * 1024;
@@ -28,8 +29,9 @@ export function mediaType(header: string | undefined): string {
   return (header ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
 }
 
-/** Decodes JSON, or YAML when the type says so. Throws 400 for malformed text and 415 for other formats. */
+/** Decodes JSON, or YAML or protobuf when the type says so. Throws 400 for malformed text and 415 for other formats. */
 export function decodeBody(bytes: Buffer, type: string): Json {
+  if (type === protobufType) return decodeProtobuf(bytes);
   let text: string;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);

@@ -7,7 +7,7 @@ import { type AddressInfo, isIP, type Socket } from "node:net";
 import { Authority, maxCertificateTtlMs } from "@fairway/pki";
 import { type Clock, type Logger, MeshError, silentLogger, systemClock } from "@fairway/runtime";
 import { ApiError } from "./api-error.ts";
-import { Authenticator } from "./authentication.ts";
+import { Authenticator, groupsOf, impersonationOf } from "./authentication.ts";
 import { Authorizer, refusal } from "./authorization.ts";
 import { bootstrap } from "./bootstrap.ts";
 import { ClusterIps } from "./cluster-ips.ts";
@@ -252,8 +252,9 @@ class RunningApiServer implements ApiServer {
   /** Parses, authenticates and authorizes. `verb` overrides what the method means: an exec is a create even by GET. */
   #admitted(request: IncomingMessage, verb?: string): { info: RequestInfo; user: Exchange["user"] } {
     const info = parseRequest(request.method ?? "GET", request.url ?? "/");
-    const user = this.#authenticator.authenticate(request.headers.authorization);
-    if (user === undefined) throw ApiError.unauthorized();
+    const caller = this.#authenticator.authenticate(request.headers.authorization);
+    if (caller === undefined) throw ApiError.unauthorized();
+    const user = this.#impersonated(caller, request);
     const attributes = verb === undefined ? attributesOf(info) : { ...attributesOf(info), verb };
     if (!this.#authorizer.allowed(user, attributes)) {
       const target = info.kind === "resource" ? { group: info.group, plural: info.plural } : { group: "", plural: "" };
@@ -262,6 +263,20 @@ class RunningApiServer implements ApiServer {
       throw new ApiError(403, "Forbidden", `forbidden: ${why}`);
     }
     return { info, user };
+  }
+
+  /** The user the request asks to act as (`kubectl --as`), if the caller may; otherwise the caller. */
+  #impersonated(caller: Exchange["user"], request: IncomingMessage): Exchange["user"] {
+    const wanted = impersonationOf(request.headers);
+    if (wanted === undefined) return caller;
+    const targets = [{ resource: "users", name: wanted.name }, ...wanted.groups.map((name) => ({ resource: "groups", name }))];
+    for (const target of targets) {
+      const attributes = { kind: "resource", verb: "impersonate", group: "", subresource: "", namespace: "", ...target } as const;
+      if (!this.#authorizer.allowed(caller, attributes)) {
+        throw ApiError.forbidden({ group: "", plural: target.resource }, target.name, refusal(caller, attributes));
+      }
+    }
+    return { ...wanted, groups: [...wanted.groups, ...groupsOf(wanted)] };
   }
 
   #failure(thrown: unknown, request: IncomingMessage, gone: AbortSignal): ApiError {

@@ -159,7 +159,6 @@ export function referencedShapes(): ReadonlySet<string> {
   return new Set([...parsed.values()].flatMap((fields) => [...fields.values()].flatMap((field) => (field.shape === undefined ? [] : [field.shape]))));
 }
 
-
 function parseField(text: string): [string, FieldShape] {
   const [, name = text, scalar, shape, list, atomic] = fieldPattern.exec(text) ?? [];
   return [
