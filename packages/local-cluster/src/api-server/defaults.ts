@@ -2,6 +2,7 @@
 import { arrayAt, isObject, type JsonObject } from "./json.ts";
 import type { KubeObject } from "./kube-object.ts";
 import type { ResourceType } from "./resource-types.ts";
+import { fieldsOf } from "./shapes.ts";
 
 /** Fills in defaults. Changes `object`, which the caller owns. */
 export function applyDefaults(object: KubeObject, type: ResourceType): void {
@@ -9,7 +10,7 @@ export function applyDefaults(object: KubeObject, type: ResourceType): void {
     type.custom.schema.applyDefaults(object);
     return;
   }
-  const spec = child(object, "spec");
+  const spec = fieldsOf(type.shape)?.has("spec") === true || isObject(object["spec"]) ? child(object, "spec") : {};
   switch (type.kind) {
     case "Namespace":
       object.metadata.labels = { ...object.metadata.labels, "kubernetes.io/metadata.name": object.metadata.name };

@@ -65,7 +65,9 @@ export class Router {
       await reviews.answer(exchange, info.plural);
       return;
     }
-    const target: ResourceExchange = { ...exchange, info, type: this.typeOf(info) };
+    const type = this.typeOf(info);
+    // For authorization a namespace is in itself; in storage it is in none.
+    const target: ResourceExchange = { ...exchange, info: type.namespaced ? info : { ...info, namespace: "" }, type };
     switch (info.subresource) {
       case "":
       case "status":
