@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { createHboneMetrics, nodeHttp2Engine } from "@fairway/hbone";
-import { hostPodNetwork } from "@fairway/linux";
+import { hostPodNetwork, type PodNetwork } from "@fairway/linux";
 import {
   type AuthorizationPolicy,
   applyChange,
@@ -28,6 +28,9 @@ import type { PodName, ProxyConfig } from "./config.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { capturedPod, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
+
+/** Five seconds of waiting in production; nobody waits that long here. */
+const patienceMs = 500;
 
 /** A mesh view that changes when told to. */
 export class MemoryMesh implements MeshView {
@@ -65,7 +68,8 @@ export class MemoryMesh implements MeshView {
 
   async waitForWorkload(pod: PodName, { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number }): Promise<Workload> {
     const found = (): Workload | undefined => this.snapshot.workloadByName(pod, undefined);
-    if (found() === undefined) await this.#changes.until(() => found() !== undefined, { signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]) });
+    if (found() === undefined)
+      await this.#changes.until(() => found() !== undefined, { signal: AbortSignal.any([signal, AbortSignal.timeout(Math.min(timeoutMs, patienceMs))]) });
     const workload = found();
     if (workload === undefined) throw new Error("unknown workload");
     return workload;
@@ -210,8 +214,12 @@ export class TestMesh implements AsyncDisposable {
 
   /** Serves the pod `name` at `ip`; what its applications connect to on the outbound port is meant for `destination()`. */
   async pod(name: string, ip: string, destination: () => { ip: string; port: number } | undefined = () => undefined): Promise<PodProxy> {
-    const parts = { ...this.parts, config: { ...this.parts.config, listenHost: ip } };
-    const network = hostPodNetwork({ originalDestination: destination });
+    return this.podIn(hostPodNetwork({ originalDestination: destination }), name, { listenHost: ip });
+  }
+
+  /** Serves the pod `name` in a network of the caller's. */
+  async podIn(network: PodNetwork, name: string, config: Partial<ProxyConfig>): Promise<PodProxy> {
+    const parts = { ...this.parts, config: { ...this.parts.config, ...config } };
     const pod = { namespace: "default", name, serviceAccount: name };
     const proxy = await PodProxy.start(parts, { uid: `uid-${name}`, pod, network, kinds: capturedPod });
     this.#disposables.push(proxy);

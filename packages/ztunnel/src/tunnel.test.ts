@@ -96,7 +96,7 @@ test.serial("fifty megabytes arrive unchanged in both directions", async (t) => 
 test.serial("many connections share one tunnel", async (t) => {
   const { mesh, connect } = await pair(t, echo);
   const sockets = await Promise.all(Array.from({ length: 20 }, connect));
-  const answers = await Promise.all(sockets.map((socket, index) => (socket.end(`${index}`), readAll(socket))));
+  const answers = await Promise.all(sockets.map((socket, index) => readAll(socket.end(`${index}`))));
   t.deepEqual(
     answers.map(String),
     sockets.map((_, index) => `${index}`),
