@@ -1,0 +1,106 @@
+/** What this machine grants, found out once at start: how a container gets its root, where cgroups can be made, whether users can be changed. */
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { MeshError } from "@fairway/runtime";
+import { runCommand, toolEnvironment } from "../command.ts";
+import type { RootStrategy } from "./root-script.ts";
+
+export interface Machine {
+  readonly rootStrategy: RootStrategy;
+  /** The directory below which pod cgroups are made; undefined when no hierarchy is writable. */
+  readonly cgroupRoot: string | undefined;
+  /** Whether a user without privileges can read the programs; otherwise users and capabilities of pods are not honoured. */
+  readonly changesUsers: boolean;
+  /** Directories every container must be able to read: Node, and the checkout whose programs are run. */
+  readonly keep: readonly string[];
+  /** Search path inside containers: Node's directory first. */
+  readonly path: string;
+}
+
+const requiredTools = ["ip", "nft", "nsenter", "unshare", "setpriv", "mount", "umount", "pivot_root"];
+
+/** Why a cluster cannot run here, or undefined. Cheap: tests ask before they skip. */
+export function missingPrivilege(): string | undefined {
+  if (process.platform !== "linux") return "the operating system is not Linux";
+  if (process.geteuid?.() !== 0) return "root is needed to make network namespaces";
+  for (const tool of requiredTools) {
+    try {
+      execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore", env: toolEnvironment() });
+    } catch {
+      return `the command ${tool} is not installed`;
+    }
+  }
+  try {
+    execFileSync("unshare", ["--net", "--mount", "true"], { stdio: "ignore", env: toolEnvironment() });
+  } catch {
+    return "the kernel refuses new network and mount namespaces";
+  }
+  return undefined;
+}
+
+/** Probes the machine. Throws LOCAL_CLUSTER_NOT_PERMITTED when clusters cannot run here at all. */
+export async function probeMachine(workDir: string): Promise<Machine> {
+  const missing = missingPrivilege();
+  if (missing !== undefined) throw new MeshError("LOCAL_CLUSTER_NOT_PERMITTED", `a local cluster cannot run here: ${missing}`);
+  const keep = [...new Set([dirname(dirname(process.execPath)), checkoutDirectory()])];
+  const [overlay, changesUsers] = await Promise.all([overlayWorks(workDir), canReadAsNobody(keep)]);
+  return {
+    rootStrategy: overlay ? "overlay" : "bind",
+    cgroupRoot: writableCgroupHierarchy(),
+    changesUsers,
+    keep,
+    path: `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
+  };
+}
+
+async function overlayWorks(workDir: string): Promise<boolean> {
+  const probe = join(workDir, "overlay-probe");
+  mkdirSync(probe, { recursive: true });
+  const script =
+    'mount -t tmpfs tmpfs "$0" && mkdir "$0/u" "$0/w" "$0/r" && mount -t overlay overlay -o "lowerdir=/,upperdir=$0/u,workdir=$0/w" "$0/r" && touch "$0/r/.probe"';
+  const { code } = await runCommand(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, probe]);
+  rmdirSync(probe);
+  return code === 0;
+}
+
+async function canReadAsNobody(paths: readonly string[]): Promise<boolean> {
+  const asNobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"];
+  const { code } = await runCommand([...asNobody, "sh", "-c", `"$0" --version && ${paths.map((path) => `ls "${path}"`).join(" && ")}`, process.execPath]);
+  return code === 0;
+}
+
+/** The nearest directory above this file that is a workspace root, or the package itself when it was installed. */
+function checkoutDirectory(): string {
+  const here = dirname(fileURLToPath(import.meta.url));
+  for (let directory = here; directory !== "/"; directory = dirname(directory)) {
+    if (isDirectory(join(directory, "node_modules"))) return directory;
+  }
+  return here;
+}
+
+function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+}
+
+/** Version 2 first, then the named v1 hierarchy that systemd uses, then any other: naming is all that is wanted of it. */
+function writableCgroupHierarchy(): string | undefined {
+  const mounts = readFileSync("/proc/mounts", "utf8")
+    .split("\n")
+    .map((line) => line.split(" "))
+    .filter(([, , type]) => type === "cgroup2" || type === "cgroup")
+    .map(([, path = "", type, options = ""]) => ({ path, rank: type === "cgroup2" ? 0 : options.includes("name=") ? 1 : 2 }))
+    .sort((a, b) => a.rank - b.rank);
+  for (const { path } of mounts) {
+    const probe = join(path, `fairway-probe-${process.pid}`);
+    try {
+      mkdirSync(probe);
+      rmdirSync(probe);
+      return path;
+    } catch {
+      // Not writable: the next hierarchy may be.
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,154 @@
+/**
+ * The shell script that turns a fresh mount namespace into a container's root and becomes the program. Pure text.
+ *
+ * Two ways to get a root. `overlay`: an overlay over the host's `/`, writes to a private tmpfs. `bind`, where overlay is refused:
+ * a tmpfs with the host's directories bound in read-only; a directory on the way to a mount point becomes a real one with its
+ * children bound singly. Both then pivot, so that nothing of the host's mount table stays reachable but what is listed.
+ * This is a way to run programs side by side, not a sandbox against hostile ones.
+ */
+
+export type RootStrategy = "overlay" | "bind";
+
+export interface Mount {
+  /** On the host, symlinks resolved. */
+  readonly source: string;
+  /** In the container. */
+  readonly target: string;
+  readonly kind: "directory" | "file";
+  readonly readOnly: boolean;
+}
+
+export interface Program {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly workingDir: string;
+  /** A setpriv(1) command line, or nothing. */
+  readonly privileges: readonly string[];
+}
+
+export interface RootOptions {
+  readonly strategy: RootStrategy;
+  /** An empty directory of this container alone: the tmpfs goes here. */
+  readonly workDir: string;
+  readonly hostname: string;
+  readonly mounts: readonly Mount[];
+  /** Files given as copies (resolv.conf, hosts, hostname): absolute target to host source. */
+  readonly copies: readonly { readonly source: string; readonly target: string }[];
+  readonly readOnlyRoot: boolean;
+  /** Host directories that must stay reachable even when they lie below a private directory such as /tmp. */
+  readonly keep: readonly string[];
+  readonly cgroupFile: string | undefined;
+  /** What the script becomes once the root stands. */
+  readonly program: Program;
+  /** Lists a host directory; only the `bind` way asks. */
+  readonly list: (directory: string) => readonly { readonly name: string; readonly kind: "directory" | "file" | "symlink" }[];
+}
+
+/** Directories that every container has to itself. */
+const privateDirectories = ["/proc", "/sys", "/dev", "/tmp", "/run"];
+
+/** A script for `sh -eu`. It holds the environment too, and so possibly secrets: keep the file private. */
+export function rootScript(options: RootOptions): string {
+  const { workDir, readOnlyRoot } = options;
+  const root = `${workDir}/root`;
+  const lines = [
+    ...(options.cgroupFile === undefined ? [] : [`echo $$ > ${quote(options.cgroupFile)} || true`]),
+    `mount -t tmpfs -o mode=755 tmpfs ${quote(workDir)}`,
+    `mkdir ${quote(`${workDir}/upper`)} ${quote(`${workDir}/work`)} ${quote(root)}`,
+    ...(options.strategy === "overlay" ? overlay(workDir, root) : bindTree(options, root)),
+    `cd ${quote(root)}`,
+    "mkdir -p .host",
+    "pivot_root . .host",
+    "cd /",
+    "mount -t proc proc /proc",
+    "mount -t sysfs sysfs /sys || mount --rbind /.host/sys /sys",
+    "[ ! -d /.host/sys/fs/cgroup ] || mount --rbind /.host/sys/fs/cgroup /sys/fs/cgroup",
+    "mount --rbind /.host/dev /dev",
+    "mount -t tmpfs -o mode=1777 tmpfs /tmp",
+    "mount -t tmpfs -o mode=755 tmpfs /run",
+    ...options.keep.filter(isHidden).flatMap((path) => bind({ source: path, target: path, kind: "directory", readOnly: true })),
+    ...options.copies.flatMap(({ source, target }) => [
+      `mkdir -p ${quote(parentOf(target))}`,
+      `rm -f ${quote(target)}`,
+      `cp ${quote(`/.host${source}`)} ${quote(target)}`,
+    ]),
+    // Parents before children, whatever order the pod names them in.
+    ...options.mounts.toSorted((a, b) => depth(a.target) - depth(b.target)).flatMap(bind),
+    `hostname ${quote(options.hostname)} || true`,
+    "umount -l /.host",
+    "rmdir /.host",
+    ...(readOnlyRoot ? ["mount -o remount,bind,ro /", "mount -o remount,bind,ro /tmp", "mount -o remount,bind,ro /run"] : []),
+    `mkdir -p ${quote(options.program.workingDir)} 2>/dev/null || true`,
+    `cd ${quote(options.program.workingDir)}`,
+    "exec 2>&3 3>&-",
+    `exec ${programCommand(options.program).map(quote).join(" ")}`,
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** `env -i` and `setpriv` in front of the program: only what the container names is inherited. */
+export function programCommand({ argv, env, privileges }: Program): string[] {
+  return ["env", "-i", ...Object.entries(env).map(([name, value]) => `${name}=${value}`), ...privileges, ...argv];
+}
+
+/** Quotes a word for a POSIX shell. */
+export function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+function overlay(workDir: string, root: string): string[] {
+  return [
+    `mount -t overlay overlay -o lowerdir=/,upperdir=${quote(`${workDir}/upper`)},workdir=${quote(`${workDir}/work`)} ${quote(root)}`,
+    // A lower directory's own mounts are not part of an overlay: system directories that are mounts of their own are bound in.
+    `for d in usr bin lib lib64 opt home root var nix; do if [ -d /$d ] && [ ! -L /$d ] && mountpoint -q /$d; then mount --rbind /$d ${quote(root)}/$d; fi; done`,
+  ];
+}
+
+function bind({ source, target, kind, readOnly }: Mount): string[] {
+  const at = quote(target);
+  return [
+    kind === "directory" ? `mkdir -p ${at}` : `mkdir -p ${quote(parentOf(target))}; [ -e ${at} ] || touch ${at}`,
+    `mount --rbind ${quote(`/.host${source}`)} ${at}`,
+    // Later mounts on the host (a new namespace handle) shall appear inside, never the reverse.
+    `mount --make-rslave ${at}`,
+    ...(readOnly ? [`mount -o remount,bind,ro ${at}`] : []),
+  ];
+}
+
+/** The commands of the `bind` way: every host entry that is not on the way to something of the container's own. */
+function bindTree({ list, mounts, copies, keep }: RootOptions, root: string): string[] {
+  const own = [...privateDirectories, ...mounts.map(({ target }) => target), ...copies.map(({ target }) => target), ...keep.filter(isHidden)];
+  const lines: string[] = [];
+  const visit = (directory: string): void => {
+    for (const { name, kind } of list(directory === "" ? "/" : directory)) {
+      const path = `${directory}/${name}`;
+      if (own.includes(path)) continue;
+      if (kind === "symlink") lines.push(`cp -a ${quote(path)} ${quote(`${root}${path}`)}`);
+      else if (kind === "directory" && own.some((other) => other.startsWith(`${path}/`))) {
+        lines.push(`mkdir -p ${quote(`${root}${path}`)}`);
+        visit(path);
+      } else {
+        lines.push(
+          kind === "directory" ? `mkdir -p ${quote(`${root}${path}`)}` : `touch ${quote(`${root}${path}`)}`,
+          `mount --rbind ${quote(path)} ${quote(`${root}${path}`)}`,
+          `mount -o remount,bind,ro ${quote(`${root}${path}`)} || true`,
+        );
+      }
+    }
+  };
+  lines.push(`mount --bind ${quote(root)} ${quote(root)}`, `mkdir -p ${privateDirectories.map((path) => quote(`${root}${path}`)).join(" ")}`);
+  visit("");
+  return lines;
+}
+
+function isHidden(path: string): boolean {
+  return privateDirectories.some((directory) => path === directory || path.startsWith(`${directory}/`));
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/")) || "/";
+}
+
+function depth(path: string): number {
+  return path.split("/").filter((part) => part !== "").length;
+}
