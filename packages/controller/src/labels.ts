@@ -44,7 +44,7 @@ export function matchesSelector(selector: LabelSelector, labels: Labels): boolea
   return (
     matchesLabels(selector.matchLabels ?? noLabels, labels) &&
     (selector.matchExpressions ?? []).every(({ key, operator, values = [] }) => {
-      const value = labels[key];
+      const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
       switch (operator) {
         case "In":
           return value !== undefined && values.includes(value);

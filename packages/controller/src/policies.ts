@@ -5,6 +5,7 @@
  */
 import type { AuthorizationPolicyObject, AuthorizationRule, ConditionWish } from "@fairway/kube";
 import { type AuthorizationPolicy, type PolicyClause, type PolicyKey, type PolicyMatch, type PolicyRule, policyKey } from "@fairway/model";
+import { messageOf } from "@fairway/runtime";
 import { annotation, type Labels } from "./labels.ts";
 import { type RuleReading, readRule } from "./policy-match.ts";
 import type { MeshSettings } from "./settings.ts";
@@ -22,21 +23,41 @@ export interface PolicyOutcome {
 type Action = AuthorizationPolicy["action"];
 
 const conditionType = "ZtunnelAccepted";
-const actions: Readonly<Record<string, Action>> = { ALLOW: "allow", DENY: "deny" };
+const actions: ReadonlyMap<string, Action> = new Map([
+  ["ALLOW", "allow"],
+  ["DENY", "deny"],
+]);
 
 /** Whether a waypoint enforces the policy: it names its targets. Such a policy is never sent to ztunnels. */
 export function hasTargets({ spec = {} }: AuthorizationPolicyObject): boolean {
   return spec.targetRef !== undefined || (spec.targetRefs?.length ?? 0) > 0;
 }
 
-/** For policies without targets. */
+/** For policies without targets. Never throws: a policy that cannot be read at all allows nothing where it applies. */
 export function convertPolicy(object: AuthorizationPolicyObject, settings: MeshSettings): PolicyOutcome {
+  try {
+    return convert(object, settings);
+  } catch (thrown) {
+    const { metadata } = object;
+    const namespace = metadata.namespace ?? "";
+    const scope = namespace === settings.rootNamespace ? "global" : "namespace";
+    return {
+      key: policyKey(namespace, metadata.name),
+      namespace,
+      selector: undefined,
+      policy: { name: metadata.name, namespace, scope, action: "allow", rules: [], dryRun: false },
+      condition: wish("False", "Invalid", `the policy cannot be read, and allows nothing until it can: ${messageOf(thrown)}`),
+    };
+  }
+}
+
+function convert(object: AuthorizationPolicyObject, settings: MeshSettings): PolicyOutcome {
   const { metadata, spec = {} } = object;
   const namespace = metadata.namespace ?? "";
   const selector = Object.keys(spec.selector?.matchLabels ?? {}).length > 0 ? spec.selector?.matchLabels : undefined;
   const base = { key: policyKey(namespace, metadata.name), namespace, selector };
   const word = spec.action ?? "ALLOW";
-  const action = actions[word];
+  const action = actions.get(word);
   if (action === undefined) return { ...base, policy: undefined, condition: wish("False", "UnsupportedValue", `ztunnel does not support the ${word} action`) };
   const dryRun = metadata.annotations?.[annotation.dryRun]?.toLowerCase() === "true";
   if (dryRun && !settings.dryRunPolicies) {

@@ -9,7 +9,8 @@ export interface ConditionWish {
   readonly message: string;
 }
 
-interface WithConditions extends KubeObject {
+/** An object whose status carries conditions. */
+export interface WithConditions extends KubeObject {
   status?: { conditions?: Condition[] };
 }
 

@@ -117,3 +117,20 @@ test("a derived collection is in sync when its source and everything it asked fo
   await waiting;
   t.true(done);
 });
+
+test("a transform that throws for one object keeps what it said before, and harms no other", (t) => {
+  const source = pods(pod("a"), pod("b"));
+  const warnings: string[] = [];
+  const listen = (warning: Error): void => void warnings.push(warning.message);
+  process.on("warning", listen);
+  t.teardown(() => process.off("warning", listen));
+  const derived = derive(source, ({ name, node }) => {
+    if (node === "bad") throw new Error(`cannot read ${name}`);
+    return node;
+  });
+  source.set(pod("a", "bad"), pod("b", "n2"));
+  t.is(derived.get("a"), "n1");
+  t.is(derived.get("b"), "n2");
+  source.set(pod("a", "n3"));
+  t.is(derived.get("a"), "n3");
+});

@@ -148,7 +148,8 @@ class DerivedCollection<T, U> implements Derived<U> {
   #recomputeOne(key: string, events: CollectionEvent<U>[]): readonly string[] {
     this.#forget(key);
     const object = this.#source.get(key);
-    const results = new Map(object === undefined ? none : this.#transform(object, key, this.#fetchFor(key)));
+    const results = this.#resultsFor(key, object);
+    if (results === undefined) return none;
     const freed: string[] = [];
     for (const old of this.#outputs.get(key) ?? none) {
       if (results.has(old)) continue;
@@ -172,6 +173,17 @@ class DerivedCollection<T, U> implements Derived<U> {
     if (results.size === 0) this.#outputs.delete(key);
     else this.#outputs.set(key, [...results.keys()]);
     return freed;
+  }
+
+  /** A transform that throws is reported, and what it said before stays: one bad object harms no other, and takes nothing away. */
+  #resultsFor(key: string, object: T | undefined): ReadonlyMap<string, U> | undefined {
+    if (object === undefined) return new Map();
+    try {
+      return new Map(this.#transform(object, key, this.#fetchFor(key)));
+    } catch (thrown) {
+      process.emitWarning(thrown instanceof Error ? thrown : String(thrown));
+      return undefined;
+    }
   }
 
   #fetchFor(key: string): Fetch {

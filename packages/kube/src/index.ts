@@ -1,5 +1,5 @@
 /** Kubernetes as derived collections: client, supervised reflector, derive, apply, leader. */
-export { type ApplyConditionsOptions, applyConditions, type ConditionWish } from "./apply.ts";
+export { type ApplyConditionsOptions, applyConditions, type ConditionWish, type WithConditions } from "./apply.ts";
 export { type ConnectOptions, connectKube, createKubeClient } from "./client.ts";
 export {
   type Collection,

@@ -1,0 +1,76 @@
+/**
+ * May this caller have a certificate for that identity? Pure; stricter than the reference (controller contract 7.2, architecture 7.5):
+ * the trust domain must be ours, and the pod that the certificate is for must run on the caller's node, have a network of its own,
+ * not have ended, and be enrolled or selected for it.
+ */
+import type { Namespace, Pod } from "@fairway/kube";
+import { type Identity, type SpiffeId, spiffeId, tryParseSpiffeId } from "@fairway/model";
+import type { Caller } from "./callers.ts";
+import { annotation, label, noLabels } from "./labels.ts";
+
+export interface NodeFacts {
+  pod(namespace: string, name: string): Pod | undefined;
+  /** Pods of a service account on a node. */
+  podsOf(node: string, namespace: string, serviceAccount: string): readonly Pod[];
+  namespace(name: string): Namespace | undefined;
+  readonly trustDomain: string;
+  /** `namespace/name`. */
+  readonly trustedNodeAccounts: ReadonlySet<string>;
+}
+
+export type Authorization =
+  | { readonly allowed: true; readonly identity: SpiffeId; readonly node: string }
+  /** `mayChange`: the pod may only not be known yet. */
+  | { readonly allowed: false; readonly reason: string; readonly mayChange: boolean };
+
+/** `requested` is the SPIFFE id that the caller wants to speak for; undefined asks for its own. */
+export function authorizeIdentity(caller: Caller, requested: string | undefined, facts: NodeFacts): Authorization {
+  const ownPod = callerPod(caller, facts);
+  if ("refused" in ownPod) return refuse(ownPod.refused, ownPod.mayChange);
+  const node = ownPod.pod.spec?.nodeName ?? "";
+  const own = spiffeId({ trustDomain: facts.trustDomain, ...caller });
+  if (requested === undefined || requested === own) return { allowed: true, identity: own, node };
+  const account = `${caller.namespace}/${caller.serviceAccount}`;
+  if (!facts.trustedNodeAccounts.has(account)) return refuse(`${account} may not speak for other identities`);
+  const identity = tryParseSpiffeId(requested);
+  if (identity === undefined) return refuse(`${JSON.stringify(requested)} is not a SPIFFE identity`);
+  if (identity.trustDomain !== facts.trustDomain) return refuse(`trust domain ${identity.trustDomain} is not ours (${facts.trustDomain})`);
+  if (node === "") return refuse(`pod ${caller.namespace}/${caller.podName} is on no node yet`, true);
+  return authorizeOnNode(identity, node, facts);
+}
+
+function authorizeOnNode(identity: Identity, node: string, facts: NodeFacts): Authorization {
+  const pods = facts.podsOf(node, identity.namespace, identity.serviceAccount);
+  const named = `${identity.namespace}/${identity.serviceAccount}`;
+  if (pods.length === 0) return refuse(`no pod of ${named} runs on node ${node}`, true);
+  const alive = pods.filter(({ spec, status }) => spec?.hostNetwork !== true && status?.phase !== "Succeeded" && status?.phase !== "Failed");
+  if (alive.length === 0) return refuse(`every pod of ${named} on node ${node} has ended or uses the host's network`, true);
+  const enrolled = alive.some((pod) => isEnrolled(pod, facts.namespace(identity.namespace)));
+  return enrolled ? { allowed: true, identity: spiffeId(identity), node } : refuse(`no pod of ${named} on node ${node} is enrolled in the mesh`, true);
+}
+
+/** Captured, about to be, or selected for it: certificates are fetched while the pod is being enrolled (controller contract 1.2). */
+export function isEnrolled({ metadata }: Pod, namespace: Namespace | undefined): boolean {
+  const state = metadata.annotations?.[annotation.redirection];
+  if (state === "enabled" || state === "pending") return true;
+  if (metadata.annotations?.[annotation.sidecarStatus] !== undefined) return false;
+  const own = (metadata.labels ?? noLabels)[label.dataplaneMode];
+  if (own !== undefined && own !== "") return own === "ambient";
+  return namespace?.metadata.labels?.[label.dataplaneMode] === "ambient";
+}
+
+/** The pod that the token is bound to, if it is still that pod. */
+function callerPod(caller: Caller, facts: NodeFacts): { pod: Pod } | { refused: string; mayChange: boolean } {
+  const { namespace, serviceAccount, podName, podUid } = caller;
+  if (podName === undefined || podUid === undefined) return { refused: "the token is not bound to a pod", mayChange: false };
+  const pod = facts.pod(namespace, podName);
+  if (pod === undefined) return { refused: `pod ${namespace}/${podName} is not known`, mayChange: true };
+  if (pod.metadata.uid !== podUid) return { refused: `pod ${namespace}/${podName} is another one than the token was issued for`, mayChange: true };
+  if ((pod.spec?.serviceAccountName ?? "default") !== serviceAccount)
+    return { refused: `pod ${namespace}/${podName} does not run as ${serviceAccount}`, mayChange: false };
+  return { pod };
+}
+
+function refuse(reason: string, mayChange = false): Authorization {
+  return { allowed: false, reason, mayChange };
+}

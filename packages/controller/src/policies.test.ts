@@ -1,0 +1,174 @@
+import type { AuthorizationPolicyObject, AuthorizationRule } from "@fairway/kube";
+import { type PolicyMatch, parseCidr } from "@fairway/model";
+import test from "ava";
+import fc from "fast-check";
+import { policy, testSettings } from "./fixtures.ts";
+import { convertPolicy } from "./policies.ts";
+
+const convert = (spec: AuthorizationPolicyObject["spec"], metadata: Parameters<typeof policy>[2] = {}) =>
+  convertPolicy(policy("p", spec, metadata), testSettings);
+
+/** Clauses of each rule, each match without its empty fields. */
+function rules(spec: AuthorizationPolicyObject["spec"]): unknown {
+  const filled = (match: PolicyMatch): unknown => Object.fromEntries(Object.entries(match).filter(([, values]) => (values as readonly unknown[]).length > 0));
+  return convert(spec).policy?.rules.map(({ clauses }) => clauses.map(({ matches }) => matches.map(filled)));
+}
+const one = (rule: AuthorizationRule): unknown => rules({ action: "ALLOW", rules: [rule] });
+const exact = (value: string) => ({ kind: "exact", value });
+
+test("scopes: a namespace, the whole mesh from the root namespace, and selected workloads", (t) => {
+  t.is(convert({}).policy?.scope, "namespace");
+  t.is(convert({}, { namespace: "fairway-system" }).policy?.scope, "global");
+  t.is(convert({ selector: { matchLabels: { app: "a" } } }, { namespace: "fairway-system" }).policy?.scope, "workload-selector");
+  t.is(convert({ selector: { matchLabels: {} } }).policy?.scope, "namespace");
+});
+
+test("no rules allow nothing; an empty rule matches everything", (t) => {
+  t.deepEqual(rules({}), []);
+  t.deepEqual(rules({ action: "ALLOW", rules: [] }), []);
+  t.deepEqual(rules({ action: "DENY", rules: [{}] }), [[]]);
+  t.deepEqual(rules({ action: "ALLOW", rules: [{}] }), [[]]);
+  t.is(convert(undefined).policy?.action, "allow");
+});
+
+test("to is one clause, from is one, each when is its own", (t) => {
+  t.deepEqual(
+    one({
+      to: [{ operation: { ports: ["80", "443"] } }, { operation: { notPorts: ["22"] } }],
+      from: [{ source: { namespaces: ["a"], notNamespaces: ["b"] } }, { source: { principals: ["cluster.local/ns/a/sa/b"] } }],
+      when: [
+        { key: "source.ip", values: ["10.0.0.0/8"], notValues: ["10.1.0.0/16"] },
+        { key: "destination.port", notValues: ["9090"] },
+      ],
+    }),
+    [
+      [
+        [{ destinationPorts: [80, 443] }, { notDestinationPorts: [22] }],
+        [{ namespaces: [exact("a")], notNamespaces: [exact("b")] }, { principals: [exact("cluster.local/ns/a/sa/b")] }],
+        [{ sourceIps: [parseCidr("10.0.0.0/8")], notSourceIps: [parseCidr("10.1.0.0/16")] }],
+        [{ notDestinationPorts: [9090] }],
+      ],
+    ],
+  );
+});
+
+test("wildcards: any, prefix, suffix", (t) => {
+  t.deepEqual(one({ from: [{ source: { principals: ["*", "cluster.local/*", "*/sa/b"] } }] }), [
+    [[{ principals: [{ kind: "presence" }, { kind: "prefix", value: "cluster.local/" }, { kind: "suffix", value: "/sa/b" }] }]],
+  ]);
+});
+
+test("service accounts are of the policy's namespace unless they name one", (t) => {
+  t.deepEqual(one({ from: [{ source: { serviceAccounts: ["web", "other/api"], notServiceAccounts: ["bad"] } }] }), [
+    [
+      [
+        {
+          serviceAccounts: [
+            { namespace: "shop", serviceAccount: "web" },
+            { namespace: "other", serviceAccount: "api" },
+          ],
+          notServiceAccounts: [{ namespace: "shop", serviceAccount: "bad" }],
+        },
+      ],
+    ],
+  ]);
+});
+
+test("IPv6 ranges and bare addresses are ranges", (t) => {
+  t.deepEqual(one({ from: [{ source: { ipBlocks: ["fd00::/8", "2001:db8::1", "10.0.0.1"] } }] }), [
+    [[{ sourceIps: [parseCidr("fd00::/8"), parseCidr("2001:db8::1/128"), parseCidr("10.0.0.1/32")] }]],
+  ]);
+});
+
+const http: readonly [string, AuthorizationRule][] = [
+  ["paths", { to: [{ operation: { paths: ["/x"] } }] }],
+  ["notHosts", { to: [{ operation: { notHosts: ["x"] } }] }],
+  ["requestPrincipals", { from: [{ source: { requestPrincipals: ["*"] } }] }],
+  ["remoteIpBlocks", { from: [{ source: { remoteIpBlocks: ["10.0.0.0/8"] } }] }],
+  ["trustDomains", { from: [{ source: { trustDomains: ["td"], namespaces: ["a"] } }] }],
+  ["notTrustDomains", { from: [{ source: { notTrustDomains: ["td"] } }] }],
+  ["request.headers[x]", { when: [{ key: "request.headers[x]", values: ["a"] }] }],
+  ["source.trustDomain", { when: [{ key: "source.trustDomain", values: ["a"] }] }],
+];
+for (const [attribute, rule] of http) {
+  test(`an ALLOW rule with ${attribute} is left out, the others stay, and the author is told`, (t) => {
+    const { policy: converted, condition } = convert({ action: "ALLOW", rules: [rule, { from: [{ source: { namespaces: ["a"] } }] }] });
+    t.is(converted?.rules.length, 1);
+    t.like(condition, { type: "ZtunnelAccepted", status: "True", reason: "UnsupportedValue" });
+    t.true(condition.message.includes(attribute));
+  });
+}
+
+test("an ALLOW policy of HTTP rules only allows nothing", (t) => {
+  t.deepEqual(rules({ action: "ALLOW", rules: [{ to: [{ operation: { methods: ["GET"] } }] }] }), []);
+});
+
+test("a DENY rule loses only what L4 cannot check", (t) => {
+  t.deepEqual(rules({ action: "DENY", rules: [{ to: [{ operation: { paths: ["/x"], ports: ["80"] } }] }] }), [[[{ destinationPorts: [80] }]]]);
+  t.deepEqual(rules({ action: "DENY", rules: [{ to: [{ operation: { paths: ["/x"] } }] }] }), [[[{}]]], "an empty match never holds: no effect");
+  t.deepEqual(rules({ action: "DENY", rules: [{ from: [{ source: { namespaces: ["a"] } }], when: [{ key: "request.headers[x]", values: ["y"] }] }] }), [
+    [[{ namespaces: [exact("a")] }], [{}]],
+  ]);
+  t.regex(convert({ action: "DENY", rules: [{ to: [{ operation: { paths: ["/x"] } }] }] }).condition.message, /has no effect/);
+  t.regex(convert({ action: "DENY", rules: [{ to: [{ operation: { paths: ["/x"], ports: ["80"] } }] }] }).condition.message, /more restrictive/);
+});
+
+test("a value that cannot be read rejects the policy in words; ALLOW loses the rule, DENY stays strict", (t) => {
+  const bad = { from: [{ source: { ipBlocks: ["10.0.0.0/99"] } }] };
+  const allow = convert({ action: "ALLOW", rules: [bad, { from: [{ source: { namespaces: ["a"] } }] }] });
+  t.is(allow.policy?.rules.length, 1);
+  t.like(allow.condition, { status: "False", reason: "Invalid" });
+  t.regex(allow.condition.message, /10\.0\.0\.0\/99/);
+  t.deepEqual(
+    rules({ action: "DENY", rules: [{ ...bad, to: [{ operation: { ports: ["80"] } }] }] }),
+    [[[{ destinationPorts: [80] }]]],
+    "the port is still denied, to everybody",
+  );
+  t.deepEqual(rules({ action: "DENY", rules: [{ to: [{ operation: { ports: ["80", "http"] } }] }] }), [[[{ destinationPorts: [80] }]]]);
+  t.regex(convert({ action: "ALLOW", rules: [{ to: [{ operation: { ports: ["123456"] } }] }] }).condition.message, /123456/);
+});
+
+test("values that would mean more than they say are refused", (t) => {
+  for (const source of [{ namespaces: [""] }, { principals: [""] }, { serviceAccounts: ["a/b/c"] }, { serviceAccounts: ["*"] }, { serviceAccounts: ["/a"] }]) {
+    t.deepEqual(one({ from: [{ source }] }), []);
+  }
+});
+
+test("actions that ztunnel does not have are said and not sent", (t) => {
+  for (const action of ["AUDIT", "CUSTOM", "constructor"]) {
+    const { policy: converted, condition } = convert({ action, rules: [{}] });
+    t.is(converted, undefined);
+    t.like(condition, { status: "False", reason: "UnsupportedValue", message: `ztunnel does not support the ${action} action` });
+  }
+});
+
+test("a dry run is sent as such, or not at all", (t) => {
+  const object = policy("p", { rules: [{}] }, { annotations: { "istio.io/dry-run": "true" } });
+  t.true(convertPolicy(object, testSettings).policy?.dryRun);
+  const off = convertPolicy(object, { ...testSettings, dryRunPolicies: false });
+  t.is(off.policy, undefined);
+  t.is(off.condition.status, "False");
+});
+
+test("objects that the schema would never let in allow nothing and break nothing", (t) => {
+  const odd = policy("p", { rules: [{ from: "nonsense", to: [null] }] } as never);
+  const { policy: converted, condition } = convertPolicy(odd, testSettings);
+  t.deepEqual(converted?.rules, []);
+  t.is(condition.status, "False");
+});
+
+test("no rule, whatever its values, makes the conversion throw", (t) => {
+  const words = fc.array(fc.string({ maxLength: 12 }), { maxLength: 3 });
+  const rule = fc.record({
+    from: fc.array(fc.record({ source: fc.record({ ipBlocks: words, principals: words, serviceAccounts: words, trustDomains: words }) }), { maxLength: 2 }),
+    to: fc.array(fc.record({ operation: fc.record({ ports: words, paths: words }) }), { maxLength: 2 }),
+    when: fc.array(fc.record({ key: fc.string({ maxLength: 20 }), values: words, notValues: words }), { maxLength: 2 }),
+  });
+  fc.assert(
+    fc.property(fc.array(rule, { maxLength: 3 }), fc.constantFrom("ALLOW", "DENY"), (list, action) => {
+      const { policy: converted } = convert({ action, rules: list });
+      t.true((converted?.rules.length ?? 0) <= list.length);
+    }),
+    { numRuns: 200 },
+  );
+});
