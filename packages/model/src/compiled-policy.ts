@@ -22,8 +22,29 @@ interface CompiledRange {
   readonly length: number;
 }
 
-type IpMatch = Pick<PolicyMatch, "sourceIps" | "notSourceIps" | "destinationIps" | "notDestinationIps">;
-type CompiledMatch = Omit<PolicyMatch, keyof IpMatch> & { readonly [Field in keyof IpMatch]: readonly CompiledRange[] };
+/** String matchers sorted by kind; undefined stands for "no matchers", which is what most fields have. */
+interface CompiledTexts {
+  readonly exact: readonly string[];
+  readonly prefixes: readonly string[];
+  readonly suffixes: readonly string[];
+  readonly presence: boolean;
+}
+
+interface CompiledMatch {
+  readonly ports: readonly number[];
+  readonly notPorts: readonly number[];
+  readonly namespaces: CompiledTexts | undefined;
+  readonly notNamespaces: CompiledTexts | undefined;
+  readonly principals: CompiledTexts | undefined;
+  readonly notPrincipals: CompiledTexts | undefined;
+  readonly serviceAccounts: readonly ServiceAccountMatch[];
+  readonly notServiceAccounts: readonly ServiceAccountMatch[];
+  readonly sources: readonly CompiledRange[];
+  readonly notSources: readonly CompiledRange[];
+  readonly destinations: readonly CompiledRange[];
+  readonly notDestinations: readonly CompiledRange[];
+}
+
 type CompiledClause = readonly CompiledMatch[] | typeof always;
 type CompiledRule = readonly CompiledClause[];
 
@@ -89,39 +110,28 @@ function clauseMatches(clause: CompiledClause, facts: MatchFacts): boolean {
 /** All kinds of fields together; cheap ones first. */
 function matches(match: CompiledMatch, facts: MatchFacts): boolean {
   return (
-    (match.destinationPorts.length === 0 || match.destinationPorts.includes(facts.port)) &&
-    !match.notDestinationPorts.includes(facts.port) &&
-    (match.namespaces.length === 0 || anyText(match.namespaces, facts.namespace)) &&
-    !anyText(match.notNamespaces, facts.namespace) &&
-    (match.principals.length === 0 || anyText(match.principals, facts.principal)) &&
-    !anyText(match.notPrincipals, facts.principal) &&
+    (match.ports.length === 0 || match.ports.includes(facts.port)) &&
+    (match.namespaces === undefined || anyText(match.namespaces, facts.namespace)) &&
+    (match.principals === undefined || anyText(match.principals, facts.principal)) &&
     (match.serviceAccounts.length === 0 || anyServiceAccount(match.serviceAccounts, facts)) &&
+    (match.sources.length === 0 || anyRange(match.sources, facts.source)) &&
+    (match.destinations.length === 0 || anyRange(match.destinations, facts.destination)) &&
+    !match.notPorts.includes(facts.port) &&
+    !(match.notNamespaces !== undefined && anyText(match.notNamespaces, facts.namespace)) &&
+    !(match.notPrincipals !== undefined && anyText(match.notPrincipals, facts.principal)) &&
     !anyServiceAccount(match.notServiceAccounts, facts) &&
-    (match.sourceIps.length === 0 || anyRange(match.sourceIps, facts.source)) &&
-    !anyRange(match.notSourceIps, facts.source) &&
-    (match.destinationIps.length === 0 || anyRange(match.destinationIps, facts.destination)) &&
-    !anyRange(match.notDestinationIps, facts.destination)
+    !anyRange(match.notSources, facts.source) &&
+    !anyRange(match.notDestinations, facts.destination)
   );
 }
 
 /** Nothing matches an absent subject, not even presence: `not_principals: [presence]` is how "no identity" is written. */
-function anyText(patterns: readonly StringMatch[], text: string | undefined): boolean {
+function anyText({ exact, prefixes, suffixes, presence }: CompiledTexts, text: string | undefined): boolean {
   if (text === undefined) return false;
-  for (const pattern of patterns) if (textMatches(pattern, text)) return true;
+  if (exact.includes(text) || (presence && text !== "")) return true;
+  for (const prefix of prefixes) if (text.startsWith(prefix)) return true;
+  for (const suffix of suffixes) if (text.endsWith(suffix)) return true;
   return false;
-}
-
-function textMatches(pattern: StringMatch, text: string): boolean {
-  switch (pattern.kind) {
-    case "exact":
-      return text === pattern.value;
-    case "prefix":
-      return text.startsWith(pattern.value);
-    case "suffix":
-      return text.endsWith(pattern.value);
-    case "presence":
-      return text !== "";
-  }
 }
 
 function anyServiceAccount(accounts: readonly ServiceAccountMatch[], facts: MatchFacts): boolean {
@@ -165,12 +175,25 @@ function isEmpty(match: PolicyMatch): boolean {
 
 function compileMatch(match: PolicyMatch): CompiledMatch {
   return {
-    ...match,
-    sourceIps: match.sourceIps.map(compileRange),
-    notSourceIps: match.notSourceIps.map(compileRange),
-    destinationIps: match.destinationIps.map(compileRange),
-    notDestinationIps: match.notDestinationIps.map(compileRange),
+    ports: match.destinationPorts,
+    notPorts: match.notDestinationPorts,
+    namespaces: compileTexts(match.namespaces),
+    notNamespaces: compileTexts(match.notNamespaces),
+    principals: compileTexts(match.principals),
+    notPrincipals: compileTexts(match.notPrincipals),
+    serviceAccounts: match.serviceAccounts,
+    notServiceAccounts: match.notServiceAccounts,
+    sources: match.sourceIps.map(compileRange),
+    notSources: match.notSourceIps.map(compileRange),
+    destinations: match.destinationIps.map(compileRange),
+    notDestinations: match.notDestinationIps.map(compileRange),
   };
+}
+
+function compileTexts(patterns: readonly StringMatch[]): CompiledTexts | undefined {
+  if (patterns.length === 0) return undefined;
+  const of = (kind: "exact" | "prefix" | "suffix") => patterns.flatMap((pattern) => (pattern.kind === kind ? [pattern.value] : []));
+  return { exact: of("exact"), prefixes: of("prefix"), suffixes: of("suffix"), presence: patterns.some(({ kind }) => kind === "presence") };
 }
 
 function compileRange({ ip, length }: Cidr): CompiledRange {
