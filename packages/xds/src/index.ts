@@ -1,2 +1,19 @@
 /** Both ends of discovery and the live view of the mesh. */
+export { defaultMaxMessageBytes, type XdsConnection } from "./client.ts";
+export type { XdsTypeStatus } from "./client-session.ts";
+export type { ControlPlaneAccess } from "./control-plane-access.ts";
+export { readMeshFile, staticMeshView } from "./file-source.ts";
+export { parseMesh } from "./mesh-file.ts";
 export type { MeshChange, MeshView, ResourceSource, ServedResource, XdsPeer } from "./mesh-source.ts";
+export { createXdsMeshView, type XdsMeshView, type XdsMeshViewOptions } from "./mesh-view.ts";
+export { type NodeIdentity, type ZtunnelNode, ztunnelNode } from "./node.ts";
+export { contentVersion, MutableResourceSource, type ResourceContent } from "./resource-source.ts";
+export {
+  createXdsServer,
+  defaultXdsServerLimits,
+  type XdsClientStatus,
+  type XdsNode,
+  type XdsServer,
+  type XdsServerLimits,
+  type XdsServerOptions,
+} from "./server.ts";

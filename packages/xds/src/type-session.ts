@@ -1,0 +1,198 @@
+/**
+ * What one client knows and still has to be told about one type. No I/O and no order between types; that is the session's.
+ * Every pending name carries the epoch of the batch it came with, so that the session can hold back what came later.
+ */
+import type { DeltaDiscoveryRequest } from "@fairway/protocol";
+import type { ResourceSource, ServedResource } from "./mesh-source.ts";
+
+/** Everything, on a new subscription, from one epoch on. */
+type Pending = Map<string, number>;
+
+interface InFlight {
+  readonly nonce: string;
+  readonly upserts: ReadonlySet<string>;
+  /** Oldest epoch among the upserts; nothing of a later type may pass it. */
+  readonly epoch: number;
+}
+
+export interface TypeBatch {
+  readonly resources: readonly ServedResource[];
+  readonly removed: readonly string[];
+}
+
+export type Answer = { readonly kind: "ack" } | { readonly kind: "nack"; readonly message: string; readonly rejected: ReadonlyMap<string, string> };
+
+export class TypeSession {
+  readonly source: ResourceSource;
+  subscribed = false;
+  #wildcard = false;
+  /** Asked for by name: primary names and aliases, and the primary names that aliases led to. */
+  readonly #names = new Set<string>();
+  /** Versions the client kept from an earlier stream; forgotten once the first answer is written. */
+  #retained = new Map<string, string>();
+  #fullFrom: number | undefined;
+  /** A response is owed even if it is empty: the client waits for it. */
+  #owed = false;
+  readonly #upserts: Pending = new Map();
+  readonly #removals: Pending = new Map();
+  #inFlight: InFlight | undefined;
+
+  constructor(source: ResourceSource) {
+    this.source = source;
+  }
+
+  get inFlight(): boolean {
+    return this.#inFlight !== undefined;
+  }
+
+  get wildcard(): boolean {
+    return this.#wildcard;
+  }
+
+  get subscriptions(): number {
+    return this.#names.size;
+  }
+
+  /** Nothing to say and nothing unanswered. */
+  get idle(): boolean {
+    return this.#inFlight === undefined && this.#fullFrom === undefined && !this.#owed && this.#upserts.size === 0 && this.#removals.size === 0;
+  }
+
+  /** The oldest epoch of an upsert the client has not answered yet; infinite when there is none. */
+  get unsettled(): number {
+    let oldest = Math.min(this.#inFlight?.epoch ?? Number.POSITIVE_INFINITY, this.#fullFrom ?? Number.POSITIVE_INFINITY);
+    for (const epoch of this.#upserts.values()) oldest = Math.min(oldest, epoch);
+    return oldest;
+  }
+
+  get hasRemovals(): boolean {
+    return this.#removals.size > 0;
+  }
+
+  /** The subscription part of a request (controller contract 6.3). False when it asks for more names than `maxNames`. */
+  request({ resourceNamesSubscribe, resourceNamesUnsubscribe, initialResourceVersions }: DeltaDiscoveryRequest, epoch: number, maxNames: number): boolean {
+    if (!this.subscribed) {
+      this.subscribed = true;
+      this.#owed = true;
+      this.#retained = new Map(initialResourceVersions);
+      // "*" together with its own removal means: subscribe to nothing yet (ztunnel contract 3.3).
+      const onDemand = resourceNamesUnsubscribe.includes("*");
+      this.#wildcard = !onDemand && (resourceNamesSubscribe.length === 0 || resourceNamesSubscribe.includes("*"));
+      if (this.#wildcard) this.#fullFrom = epoch;
+      else for (const name of initialResourceVersions.keys()) this.#ask(name, epoch);
+    } else if (resourceNamesSubscribe.includes("*") && !resourceNamesUnsubscribe.includes("*") && !this.#wildcard) {
+      this.#wildcard = true;
+      this.#fullFrom = epoch;
+    }
+    for (const name of resourceNamesSubscribe) if (name !== "*") this.#ask(name, epoch);
+    for (const name of resourceNamesUnsubscribe) {
+      if (name === "*") this.#wildcard = false;
+      else this.#forget(name);
+    }
+    return this.#names.size <= maxNames;
+  }
+
+  /** Names that changed at the source with the batch of `epoch`. */
+  changed(names: ReadonlySet<string>, epoch: number): void {
+    if (!this.subscribed) return;
+    for (const name of names) if (this.#concerns(name)) this.#queue(name, epoch);
+  }
+
+  /**
+   * Takes what may be sent now: upserts older than `barrier`, and removals when `removalsAllowed`, except `stale` names, which
+   * changed again and will be queued with a later epoch. A full state is never taken with holes: it waits for the stale names.
+   * Undefined when there is nothing to send, or an answer is awaited.
+   */
+  take({ barrier, removalsAllowed, stale }: { barrier: number; removalsAllowed: boolean; stale: ReadonlySet<string> }): TypeBatch | undefined {
+    if (!this.subscribed || this.#inFlight !== undefined) return undefined;
+    if (this.#fullFrom !== undefined) {
+      if (this.#fullFrom >= barrier || stale.size > 0) return undefined;
+      this.#expandFull(this.#fullFrom);
+    }
+    const resources: ServedResource[] = [];
+    for (const [name, epoch] of this.#upserts) {
+      if (epoch >= barrier || stale.has(name)) continue;
+      this.#upserts.delete(name);
+      const resource = this.source.get(name);
+      if (resource !== undefined && this.#retained.get(resource.name) !== resource.version) resources.push(resource);
+    }
+    const removed: string[] = [];
+    if (removalsAllowed) {
+      for (const name of this.#removals.keys()) {
+        if (stale.has(name)) continue;
+        this.#removals.delete(name);
+        removed.push(name);
+      }
+    }
+    if (resources.length === 0 && removed.length === 0 && !(this.#owed && this.#upserts.size === 0)) return undefined;
+    this.#owed = false;
+    return { resources, removed };
+  }
+
+  sent(nonce: string, { resources }: TypeBatch, epoch: number): void {
+    const upserts = new Set(resources.map(({ name }) => name));
+    for (const name of upserts) this.#retained.delete(name);
+    this.#inFlight = { nonce, upserts, epoch: upserts.size > 0 ? epoch : Number.POSITIVE_INFINITY };
+    if (this.#upserts.size === 0) this.#retained.clear();
+  }
+
+  /** The answer to what is in flight; undefined for a request that answers nothing, or something long gone. */
+  answered({ responseNonce, errorDetail }: DeltaDiscoveryRequest): (Answer & { readonly names: ReadonlySet<string> }) | undefined {
+    if (this.#inFlight === undefined || responseNonce !== this.#inFlight.nonce) return undefined;
+    const names = this.#inFlight.upserts;
+    this.#inFlight = undefined;
+    if (errorDetail === undefined) return { kind: "ack", names };
+    return { kind: "nack", names, message: errorDetail.message, rejected: rejectedNames(errorDetail.message, names) };
+  }
+
+  #forget(name: string): void {
+    this.#names.delete(name);
+    if (this.#wildcard) return;
+    this.#upserts.delete(name);
+    this.#removals.delete(name);
+  }
+
+  #ask(name: string, epoch: number): void {
+    this.#names.add(name);
+    this.#owed = true;
+    const resource = this.source.get(name);
+    if (resource !== undefined) this.#names.add(resource.name);
+    this.#queue(resource?.name ?? name, epoch);
+  }
+
+  #queue(name: string, epoch: number): void {
+    this.#upserts.delete(name);
+    this.#removals.delete(name);
+    (this.source.get(name) === undefined ? this.#removals : this.#upserts).set(name, epoch);
+  }
+
+  #concerns(name: string): boolean {
+    if (this.#wildcard || this.#names.has(name)) return true;
+    const concerned = this.source.get(name)?.aliases.some((alias) => this.#names.has(alias)) ?? false;
+    if (concerned) this.#names.add(name);
+    return concerned;
+  }
+
+  /** A full state is what the client lacks, and the removal of what it kept though it is gone (controller contract 6.4). */
+  #expandFull(epoch: number): void {
+    this.#fullFrom = undefined;
+    for (const { name, version } of this.source.all()) {
+      if (this.#retained.get(name) !== version && !this.#upserts.has(name)) this.#upserts.set(name, epoch);
+    }
+    for (const name of this.#retained.keys()) if (this.source.get(name)?.name !== name) this.#removals.set(name, epoch);
+  }
+}
+
+/** `<name>: <reason>; <name>: <reason>`, as ambient clients write it (ztunnel contract 3.4); parts that name nothing we sent are left out. */
+function rejectedNames(message: string, sent: ReadonlySet<string>): ReadonlyMap<string, string> {
+  const rejected = new Map<string, string>();
+  for (const part of message.split("; ")) {
+    // Names hold colons, so every one in the part may be the end of the name.
+    for (let at = part.indexOf(": "); at > 0; at = part.indexOf(": ", at + 1)) {
+      if (!sent.has(part.slice(0, at))) continue;
+      rejected.set(part.slice(0, at), part.slice(at + 2));
+      break;
+    }
+  }
+  return rejected;
+}
