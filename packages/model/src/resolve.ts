@@ -39,7 +39,10 @@ export interface OutboundTarget {
 }
 
 export type OutboundRoute =
-  /** Tunnel to `nextHop` (…:15008); the CONNECT asks for `authority`; the peer must prove one of `expected`. */
+  /**
+   * Tunnel to `nextHop` (…:15008); the CONNECT asks for `authority`; the peer must prove one of `expected`. To an endpoint known by
+   * hostname only, `authority` has that name: whoever resolves it asks for the address it dials instead (ztunnel contract 5.1, step 10).
+   */
   | {
       readonly kind: "hbone";
       readonly nextHop: NextHop;
