@@ -24,7 +24,7 @@ export interface AgentConfig {
   readonly probeIpv6: string;
   readonly probeSource: ProbeSource;
   readonly dnsCapture: boolean;
-  /** When set, the agent cleans the node up on shutdown if this DaemonSet is gone. */
+  /** The agent cleans the node up on shutdown if this DaemonSet is gone; undefined, by an empty variable, never. */
   readonly daemonSetName: string | undefined;
   readonly agentPodPrefix: string;
   readonly healthPort: number;
@@ -81,7 +81,7 @@ const schema: z.ZodType<AgentConfig> = z
       .default("fd16:9254:7127:1337:ffff:ffff:ffff:ffff"),
     PROBE_SOURCE: probeSource,
     AMBIENT_DNS_CAPTURE: booleanVariable.default(false),
-    DAEMONSET_NAME: z.string().optional(),
+    DAEMONSET_NAME: z.string().default("fairway-node-agent"),
     AGENT_POD_PREFIX: z.string().default("fairway-node-agent-"),
     HEALTH_PORT: port(8000),
     METRICS_PORT: port(15014),

@@ -23,7 +23,8 @@ export interface EnrollerOptions {
   readonly zds: () => Pick<ZdsServer, "add" | "remove">;
   readonly probes: Pick<HostProbes, "set" | "remove">;
   readonly redirection: PodRedirection;
-  readonly prove: (namespace: NetworkNamespace, options: { readonly signal: AbortSignal }) => Promise<void>;
+  /** Rejects when the pod is not captured as its rules want it. */
+  readonly prove: (namespace: NetworkNamespace, options: { readonly rules: RuleOptions; readonly signal: AbortSignal }) => Promise<void>;
   /** The namespaces of running pods, by UID. */
   readonly find: (uids: ReadonlySet<string>) => ReadonlyMap<string, NetworkNamespace>;
   readonly probeIpv4: string;
@@ -111,11 +112,13 @@ export class Enroller implements Disposable {
     const ips = options.ips ?? ipsOf(pod);
     if (ips.length > 0) enrolled.ips = ips;
     const namespace = await this.#step("namespace", async () => this.#settle(enrolled, found));
-    await this.#step("rules", () => this.#redirect(enrolled, namespace, capture, signal));
+    const { probeIpv4, probeIpv6 } = this.#options;
+    const rules = { ...capture, probeIpv4, probeIpv6 };
+    await this.#step("rules", () => this.#redirect(enrolled, namespace, rules, signal));
     try {
-      await this.#serve(enrolled, namespace, signal);
+      await this.#serve(enrolled, namespace, rules, signal);
       await this.#step("probes", () => this.#options.probes.set(enrolled.uid, enrolled.ips, signal));
-      if (!enrolled.proven) await this.#step("proof", () => this.#options.prove(namespace, { signal }));
+      if (!enrolled.proven) await this.#step("proof", () => this.#options.prove(namespace, { rules, signal }));
     } catch (thrown) {
       signal.throwIfAborted();
       enrolled.proven = false;
@@ -211,18 +214,18 @@ export class Enroller implements Disposable {
     return namespace;
   }
 
-  async #redirect(enrolled: Enrolled, namespace: NetworkNamespace, capture: CaptureOptions, signal: AbortSignal): Promise<void> {
-    const { redirection, probeIpv4, probeIpv6 } = this.#options;
-    const rules = { ...capture, probeIpv4, probeIpv6 };
+  async #redirect(enrolled: Enrolled, namespace: NetworkNamespace, rules: RuleOptions, signal: AbortSignal): Promise<void> {
     if (enrolled.fingerprint !== undefined && isDeepStrictEqual(enrolled.rules, rules)) return;
-    enrolled.fingerprint = await redirection.apply(namespace, rules, signal);
+    enrolled.fingerprint = await this.#options.redirection.apply(namespace, rules, signal);
     enrolled.rules = rules;
+    // Proven was what stood before.
+    enrolled.proven = false;
   }
 
-  async #serve(enrolled: Enrolled, namespace: NetworkNamespace, signal: AbortSignal): Promise<void> {
+  async #serve(enrolled: Enrolled, namespace: NetworkNamespace, rules: RuleOptions, signal: AbortSignal): Promise<void> {
     if (enrolled.served) return;
     // After a restart of the agent ztunnel goes on serving: a pod that is proven now needs no handing over, and no moment as "pending".
-    if (enrolled.adopted && (await this.#isProven(namespace, signal))) {
+    if (enrolled.adopted && (await this.#isProven(namespace, rules, signal))) {
       enrolled.served = true;
       return;
     }
@@ -230,9 +233,9 @@ export class Enroller implements Disposable {
     enrolled.served = true;
   }
 
-  async #isProven(namespace: NetworkNamespace, signal: AbortSignal): Promise<boolean> {
+  async #isProven(namespace: NetworkNamespace, rules: RuleOptions, signal: AbortSignal): Promise<boolean> {
     try {
-      await this.#options.prove(namespace, { signal });
+      await this.#options.prove(namespace, { rules, signal });
       return true;
     } catch {
       signal.throwIfAborted();

@@ -6,7 +6,7 @@
 import { readFileSync } from "node:fs";
 import { inNamespace, linuxPodNetwork, type NetworkNamespace } from "@fairway/linux";
 import { errorCode, MeshError } from "@fairway/runtime";
-import { inboundPort, outboundPort, tunnelPort } from "./rules.ts";
+import { dnsPort, inboundPort, outboundPort, type RuleOptions, tunnelPort } from "./rules.ts";
 
 const nowhere = "192.0.2.1";
 const timeoutMs = 2_000;
@@ -14,9 +14,14 @@ const timeoutMs = 2_000;
 const listenState = "0A";
 
 /** Throws NODE_AGENT_NOT_CAPTURED, saying what is missing, or the signal's reason. */
-export async function proveCapture(namespace: NetworkNamespace, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+export async function proveCapture(
+  namespace: NetworkNamespace,
+  { rules, signal }: { readonly rules: RuleOptions; readonly signal: AbortSignal },
+): Promise<void> {
   const listening = listeningPorts(namespace);
-  const missing = [outboundPort, inboundPort, tunnelPort].filter((port) => !listening.has(port));
+  // Redirected questions that nobody answers would take the pod's DNS away.
+  const wanted = [outboundPort, inboundPort, tunnelPort, ...(rules.dnsCapture ? [dnsPort] : [])];
+  const missing = wanted.filter((port) => !listening.has(port));
   if (missing.length > 0) throw new MeshError("NODE_AGENT_NOT_CAPTURED", `ztunnel does not listen on ${missing.join(", ")} inside the pod`);
   await using network = linuxPodNetwork(namespace);
   try {

@@ -1,5 +1,6 @@
 /** Puts a pod's rules and routes in place, looks whether they still are, and takes them out. */
 import { applyNft, hasIpv6, type NetworkNamespace, runIn } from "@fairway/linux";
+import { MeshError } from "@fairway/runtime";
 import { mangleTable, natTable, podRules, podRulesRemoval, type RuleOptions } from "./rules.ts";
 
 /** Answers of the application to a foreign address are delivered to ztunnel, locally (ztunnel contract 7.2). */
@@ -22,16 +23,12 @@ export const nftRedirection: PodRedirection = {
   async apply(namespace, options, signal) {
     for (const family of families(namespace)) await routeAnswersBack(namespace, family, signal);
     await applyNft(namespace, podRules(options), { signal });
-    return await listed(namespace, signal);
+    const fingerprint = await listed(namespace, signal);
+    if (fingerprint === undefined)
+      throw new MeshError("NODE_AGENT_RULES_LOST", "the pod's rules were applied and are not there; does something else manage nftables in the pod?");
+    return fingerprint;
   },
-  async inspect(namespace, signal) {
-    try {
-      return await listed(namespace, signal);
-    } catch {
-      signal.throwIfAborted();
-      return undefined;
-    }
-  },
+  inspect: listed,
   async remove(namespace, signal) {
     await applyNft(namespace, podRulesRemoval(), { signal });
     for (const family of families(namespace)) {
@@ -44,11 +41,17 @@ export const nftRedirection: PodRedirection = {
   },
 };
 
-/** Without counters, which change with every packet. */
-async function listed(namespace: NetworkNamespace, signal: AbortSignal): Promise<string> {
-  const input = [natTable, mangleTable].map((table) => `list table inet ${table}\n`).join("");
-  const { stdout } = await runIn(namespace, ["nft", "-s", "-f", "-"], { signal, input });
-  return stdout;
+/** Without counters, which change with every packet; undefined when one of the two tables that every pod has is missing. */
+async function listed(namespace: NetworkNamespace, signal: AbortSignal): Promise<RulesFingerprint | undefined> {
+  const { stdout } = await runIn(namespace, ["nft", "-s", "list", "ruleset", "inet"], { signal });
+  const tables = ownTables(stdout);
+  return [natTable, mangleTable].every((name) => tables.has(name)) ? [...tables.values()].join("\n") : undefined;
+}
+
+/** Our tables in a ruleset: somebody else's may change as they like. */
+export function ownTables(ruleset: string): ReadonlyMap<string, string> {
+  const found = [...ruleset.matchAll(/^table inet (istio-ambient-[a-z]+) \{\n.*?^\}$/gms)];
+  return new Map(found.map(([text, name = ""]): [string, string] => [name, text]).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 function families(namespace: NetworkNamespace): readonly ("-4" | "-6")[] {

@@ -17,7 +17,7 @@ export const rawTable = "istio-ambient-raw";
 export const outboundPort = 15001;
 export const inboundPort = 15006;
 export const tunnelPort = 15008;
-const dnsPort = 15053;
+export const dnsPort = 15053;
 
 /** Packets of ztunnel's own sockets (`Z` in the contract), and connections of ztunnel to the application. */
 const fromZtunnel = "meta mark and 0xfff == 0x539";
