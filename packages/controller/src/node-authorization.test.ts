@@ -1,0 +1,80 @@
+import type { Namespace, Pod } from "@fairway/kube";
+import test from "ava";
+import type { Caller } from "./callers.ts";
+import { namespace, pod } from "./fixtures.ts";
+import { authorizeIdentity, type NodeFacts } from "./node-authorization.ts";
+
+const caller: Caller = { namespace: "fairway-system", serviceAccount: "ztunnel", podName: "ztunnel-1", podUid: "uid-ztunnel-1" };
+const ztunnel = pod("ztunnel-1", { metadata: { namespace: "fairway-system" }, spec: { nodeName: "n1", serviceAccountName: "ztunnel" } });
+const enrolled = { "ambient.istio.io/redirection": "enabled" };
+const web = "spiffe://cluster.local/ns/shop/sa/web";
+
+function facts(pods: readonly Pod[], namespaces: readonly Namespace[] = []): NodeFacts {
+  const all = [ztunnel, ...pods];
+  return {
+    pod: (of, name) => all.find(({ metadata }) => metadata.namespace === of && metadata.name === name),
+    podsOf: (node, of, account) =>
+      all.filter(({ metadata, spec }) => metadata.namespace === of && spec?.nodeName === node && spec.serviceAccountName === account),
+    namespace: (name) => namespaces.find(({ metadata }) => metadata.name === name),
+    trustDomain: "cluster.local",
+    trustedNodeAccounts: new Set(["fairway-system/ztunnel"]),
+  };
+}
+const webPod = (changes: Parameters<typeof pod>[1] = {}): Pod =>
+  pod("web", { ...changes, metadata: { annotations: enrolled, ...changes.metadata }, spec: { nodeName: "n1", serviceAccountName: "web", ...changes.spec } });
+const reason = (outcome: ReturnType<typeof authorizeIdentity>): string => (outcome.allowed ? "allowed" : outcome.reason);
+
+test("a node's ztunnel speaks for an enrolled pod of its node", (t) => {
+  t.deepEqual(authorizeIdentity(caller, web, facts([webPod()])), { allowed: true, identity: web as never, node: "n1" });
+});
+
+test("a ztunnel has its own identity", (t) => {
+  t.like(authorizeIdentity(caller, undefined, facts([])), { allowed: true, identity: "spiffe://cluster.local/ns/fairway-system/sa/ztunnel" });
+  t.like(authorizeIdentity(caller, "spiffe://cluster.local/ns/fairway-system/sa/ztunnel", facts([])), { allowed: true });
+});
+
+const refusals: readonly [string, Caller, string | undefined, NodeFacts, RegExp][] = [
+  ["another node's pod", caller, web, facts([webPod({ spec: { nodeName: "n2" } })]), /no pod of shop\/web runs on node n1/],
+  ["another service account", caller, web, facts([webPod({ spec: { serviceAccountName: "other" } })]), /no pod of/],
+  ["a foreign trust domain", caller, "spiffe://evil/ns/shop/sa/web", facts([webPod()]), /trust domain evil/],
+  ["what is no identity", caller, "spiffe://cluster.local/web", facts([webPod()]), /not a SPIFFE identity/],
+  [
+    "a caller that is no ztunnel",
+    { ...caller, serviceAccount: "web", namespace: "shop", podName: "web", podUid: "uid-web" },
+    "spiffe://cluster.local/ns/x/sa/y",
+    facts([webPod()]),
+    /may not speak for/,
+  ],
+  ["a token of an earlier pod of the same name", { ...caller, podUid: "older" }, web, facts([webPod()]), /another one than the token/],
+  ["a token without a pod", { ...caller, podName: undefined, podUid: undefined }, web, facts([webPod()]), /not bound to a pod/],
+  ["a pod that is not known", { ...caller, podName: "gone" }, web, facts([webPod()]), /is not known/],
+  ["a pod of another service account", { ...caller, serviceAccount: "other" }, web, facts([webPod()]), /does not run as other/],
+  ["a host-network pod", caller, web, facts([webPod({ spec: { hostNetwork: true } })]), /uses the host's network/],
+  ["a pod that succeeded", caller, web, facts([webPod({ status: { phase: "Succeeded" } })]), /has ended/],
+  ["a pod that failed", caller, web, facts([webPod({ status: { phase: "Failed" } })]), /has ended/],
+  ["a pod outside the mesh", caller, web, facts([webPod({ metadata: { annotations: {} } })]), /is not enrolled|no pod .* is enrolled/],
+  [
+    "a pod that opted out of an enrolled namespace",
+    caller,
+    web,
+    facts(
+      [webPod({ metadata: { annotations: {}, labels: { "istio.io/dataplane-mode": "none" } } })],
+      [namespace("shop", { "istio.io/dataplane-mode": "ambient" })],
+    ),
+    /is enrolled/,
+  ],
+];
+for (const [title, who, requested, known, expected] of refusals) {
+  test(`refused: ${title}`, (t) => {
+    t.regex(reason(authorizeIdentity(who, requested, known)), expected);
+  });
+}
+
+test("a pod that is about to be captured gets its certificate: pending, labelled, or in a labelled namespace", (t) => {
+  const ambient = { "istio.io/dataplane-mode": "ambient" };
+  t.is(reason(authorizeIdentity(caller, web, facts([webPod({ metadata: { annotations: { "ambient.istio.io/redirection": "pending" } } })]))), "allowed");
+  t.is(reason(authorizeIdentity(caller, web, facts([webPod({ metadata: { annotations: {}, labels: ambient } })]))), "allowed");
+  t.is(reason(authorizeIdentity(caller, web, facts([webPod({ metadata: { annotations: {} } })], [namespace("shop", ambient)]))), "allowed");
+  const sidecar = webPod({ metadata: { annotations: { "sidecar.istio.io/status": "{}" } } });
+  t.not(reason(authorizeIdentity(caller, web, facts([sidecar], [namespace("shop", ambient)]))), "allowed");
+});

@@ -1,0 +1,122 @@
+import { type AuthorizationPolicyObject, MutableCollection, resources } from "@fairway/kube";
+import { ManualClock, silentLogger } from "@fairway/runtime";
+import test from "ava";
+import { FakeKube } from "./fake-kube.ts";
+import { gateway, policy, service, testInputs, testSettings } from "./fixtures.ts";
+import { deriveMesh } from "./mesh.ts";
+import { type Rejection, type TargetFacts, waypointCondition, writeStatus } from "./status.ts";
+
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+
+function setUp() {
+  const kube = new FakeKube();
+  const inputs = { ...testInputs(), authorizationPolicies: kube.store(resources.authorizationPolicies), services: kube.store(resources.services) };
+  const rejections = new MutableCollection<Rejection>(({ name }) => name);
+  const leading = new AbortController();
+  const run = () =>
+    writeStatus(
+      {
+        client: kube,
+        inputs,
+        mesh: deriveMesh(inputs, testSettings),
+        rejections,
+        rootNamespace: "fairway-system",
+        clock: new ManualClock(),
+        log: silentLogger,
+      },
+      leading.signal,
+    );
+  const conditions = (object: { status?: AuthorizationPolicyObject["status"] } | undefined): unknown =>
+    (object?.status?.conditions ?? []).map(({ type, status, reason, observedGeneration }) => [type, status, reason, observedGeneration]);
+  return { kube, inputs, rejections, leading, run, conditions };
+}
+
+test("a policy's author reads what became of it, once per generation", async (t) => {
+  const { kube, leading, run, conditions } = setUp();
+  kube.set(resources.authorizationPolicies, policy("p", { rules: [{}] }, { generation: 1 }));
+  const running = run();
+  await settle();
+  const written = (): unknown => conditions(kube.store(resources.authorizationPolicies).get("shop/p"));
+  t.deepEqual(written(), [["ZtunnelAccepted", "True", "Accepted", 1]]);
+  t.is(kube.writes.length, 1);
+  t.like(kube.writes[0], { verb: "apply", subresource: "status" });
+  kube.set(resources.authorizationPolicies, { ...policy("p", { action: "AUDIT" }, { generation: 2 }) });
+  await settle();
+  t.deepEqual(written(), [["ZtunnelAccepted", "False", "UnsupportedValue", 2]]);
+  leading.abort();
+  await running;
+});
+
+test("what a ztunnel rejects surfaces on the policy, and goes when it is accepted", async (t) => {
+  const { kube, rejections, leading, run, conditions } = setUp();
+  kube.set(resources.authorizationPolicies, policy("p", { rules: [{}] }, { generation: 1 }));
+  const running = run();
+  rejections.set({ name: "shop/p", message: "I do not understand", proxies: 2 });
+  await settle();
+  t.deepEqual(conditions(kube.store(resources.authorizationPolicies).get("shop/p")), [["ZtunnelAccepted", "False", "Rejected", 1]]);
+  rejections.delete("shop/p");
+  await settle();
+  t.deepEqual(conditions(kube.store(resources.authorizationPolicies).get("shop/p")), [["ZtunnelAccepted", "True", "Accepted", 1]]);
+  leading.abort();
+  await running;
+});
+
+test("a service says whether its waypoint is there; services without one are left alone", async (t) => {
+  const { kube, inputs, leading, run, conditions } = setUp();
+  kube.set(resources.services, service("web", { metadata: { labels: { "istio.io/use-waypoint": "wp" } } }));
+  kube.set(resources.services, service("other"));
+  const running = run();
+  await settle();
+  t.deepEqual(conditions(kube.store(resources.services).get("shop/web")), [["istio.io/WaypointBound", "False", "WaypointIsNotReady", undefined]]);
+  inputs.gateways.set(gateway("wp"));
+  await settle();
+  t.deepEqual(conditions(kube.store(resources.services).get("shop/web")), [["istio.io/WaypointBound", "True", "WaypointAccepted", undefined]]);
+  t.deepEqual([...new Set(kube.writes.map(({ key }) => key))], ["shop/web"]);
+  kube.set(resources.services, { ...service("web"), status: { conditions: [{ type: "istio.io/WaypointBound", status: "True" }] } });
+  await settle();
+  t.deepEqual(conditions(kube.store(resources.services).get("shop/web")), [], "no label, no condition");
+  leading.abort();
+  await running;
+});
+
+const facts: TargetFacts = {
+  rootNamespace: "fairway-system",
+  service: (_namespace, name) => (name === "gone" ? undefined : service(name)),
+  binding: (namespace, name) =>
+    name === "bound"
+      ? {
+          kind: "bound",
+          waypoint: { namespace, name: "wp" },
+          address: { destination: { kind: "hostname", namespace, hostname: "wp" }, hbonePort: 15008 },
+          ready: true,
+        }
+      : { kind: "none" },
+  waypoint: () => undefined,
+};
+const targets: readonly [string, NonNullable<AuthorizationPolicyObject["spec"]>, string, string, string][] = [
+  ["a bound service", { targetRefs: [{ kind: "Service", name: "bound" }] }, "shop", "True", "Accepted"],
+  ["a service without waypoint", { targetRefs: [{ kind: "Service", name: "free" }] }, "shop", "False", "AncestorNotBound"],
+  ["a service that is not there", { targetRef: { kind: "Service", name: "gone" } }, "shop", "False", "TargetNotFound"],
+  [
+    "some of several",
+    {
+      targetRefs: [
+        { kind: "Service", name: "bound" },
+        { kind: "Service", name: "gone" },
+      ],
+    },
+    "shop",
+    "True",
+    "PartiallyInvalid",
+  ],
+  ["a gateway that is not there", { targetRefs: [{ kind: "Gateway", name: "wp", group: "gateway.networking.k8s.io" }] }, "shop", "False", "TargetNotFound"],
+  ["the class from elsewhere", { targetRefs: [{ kind: "GatewayClass", name: "istio-waypoint" }] }, "shop", "False", "Invalid"],
+  ["the class from the root namespace", { targetRefs: [{ kind: "GatewayClass", name: "istio-waypoint" }] }, "fairway-system", "True", "Accepted"],
+  ["another namespace's service", { targetRefs: [{ kind: "Service", name: "bound", namespace: "other" }] }, "shop", "False", "Invalid"],
+  ["a kind that cannot be a target", { targetRefs: [{ kind: "Pod", name: "a" }] }, "shop", "False", "Invalid"],
+];
+for (const [title, spec, namespace, status, reason] of targets) {
+  test(`a policy that targets ${title}`, (t) => {
+    t.like(waypointCondition(policy("p", spec, { namespace }), facts), { type: "WaypointAccepted", status, reason });
+  });
+}
