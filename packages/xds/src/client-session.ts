@@ -116,7 +116,7 @@ export class ClientSession {
         this.#startGrace();
         break;
       }
-      const laterBusy = this.#types.slice(index + 1).some((later) => later.subscribed && !later.idle);
+      const laterBusy = this.#types.slice(index + 1).some((later) => (later.subscribed ? !later.idle : this.#awaitsSiblings));
       if (type.hasRemovals && laterBusy && !this.#removalsDue) this.#startPatience();
       const stale = this.#environment.stale(type.source.typeUrl);
       const oldest = type.unsettled;
