@@ -15,7 +15,7 @@ import type { Config } from "./config.ts";
 import { configDump } from "./config-dump.ts";
 import { openCa, openMesh } from "./control-plane.ts";
 import { ztunnelError } from "./failure.ts";
-import { createZtunnelMetrics, type ZtunnelMetrics } from "./metrics.ts";
+import { createZtunnelMetrics, registerCertificateMetrics, type ZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { capturedPod, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
 import { type PodState, Pods } from "./pods.ts";
@@ -70,6 +70,7 @@ export async function runZtunnel({ config, log, logFilter, stop, seams = realSea
   const mesh = stack.use(await seams.openMesh(config, { log, clock, registry }));
   const ca = stack.use(seams.openCa(config, { clock }));
   const certificates = stack.use(new SecretManager({ ca, clock, log, ttlMs: config.ca.certificateTtlMs }));
+  registerCertificateMetrics(registry, () => certificates.states.current.values());
   const tasks = stack.use(new TaskGroup(log));
   const parts = proxyParts({ config, log, clock, registry, metrics, mesh, certificates });
 
@@ -218,5 +219,6 @@ function refuseTheUnsupported(config: Config, log: Logger): void {
   ].filter((name) => name !== undefined);
   if (asked.length > 0) throw ztunnelError("ZTUNNEL_UNSUPPORTED", `this version does not support ${asked.join(", ")}; unset it`);
   if (config.dns.enabled) log.warn("this version has no DNS proxy; DNS of the pods must not be captured (set ISTIO_META_DNS_CAPTURE=false)");
+  if (config.ca.fake) log.warn("FAKE_CA: certificates are self-signed by this process; for tests only");
   if (config.userTimeout) log.warn("USER_TIMEOUT_ENABLED has no effect in this version");
 }

@@ -1,5 +1,6 @@
 /** The metrics of a ztunnel (contract 9.1) besides those of the control plane clients, which the libraries register themselves. */
 import { readdirSync, readFileSync } from "node:fs";
+import type { CertificateState } from "@fairway/pki";
 import { Counter, Gauge, type MetricRegistry } from "@fairway/runtime";
 import { TrafficMetrics } from "./traffic-metrics.ts";
 
@@ -45,6 +46,30 @@ export function createZtunnelMetrics(registry: MetricRegistry, meshVersion: stri
     overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
     retries: new Counter({ name: "fairway_ztunnel_outbound_retries_total", help: "Dials repeated at another endpoint", registers }),
   };
+}
+
+/** Certificates by state, and when the first of them ends: what an alert on expiry looks at. */
+export function registerCertificateMetrics(registry: MetricRegistry, states: () => Iterable<CertificateState>): void {
+  const registers = [registry];
+  const count: Gauge<"state"> = new Gauge({
+    name: "fairway_ztunnel_certificates",
+    help: "Workload certificates by state",
+    labelNames: ["state"],
+    registers,
+    collect: () => {
+      for (const kind of ["initializing", "available", "unavailable"] as const)
+        count.set({ state: kind }, [...states()].filter((state) => state.kind === kind).length);
+    },
+  });
+  const expiry: Gauge = new Gauge({
+    name: "fairway_ztunnel_certificates_first_expiry_timestamp_seconds",
+    help: "When the first of the certificates in use ends; 0 without any",
+    registers,
+    collect: () => {
+      const ends = [...states()].flatMap((state) => (state.kind === "initializing" ? [] : (state.certificate?.notAfter ?? [])));
+      expiry.set(ends.length === 0 ? 0 : Math.min(...ends) / 1_000);
+    },
+  });
 }
 
 /** One less than listed: the listing itself holds a descriptor. */

@@ -60,6 +60,7 @@ export class PodProxy implements AsyncDisposable {
   readonly #outbound: Outbound;
   readonly #passthrough: Passthrough;
   readonly #listeners = new Map<ListenerKind, Listener>();
+  #stopped: Promise<void> | undefined;
 
   private constructor(parts: PodProxyParts, { uid, pod, network }: PodProxyOptions) {
     const { config, mesh, log, clock } = parts;
@@ -107,8 +108,13 @@ export class PodProxy implements AsyncDisposable {
     return this.#scope.connections.size;
   }
 
-  /** Ends everything now, with `reason` in the log of each connection. */
-  async stop(reason: Error): Promise<void> {
+  /** Ends everything now, with `reason` in the log of each connection. Once: a second call waits for the first. */
+  stop(reason: Error): Promise<void> {
+    this.#stopped ??= this.#stop(reason);
+    return this.#stopped;
+  }
+
+  async #stop(reason: Error): Promise<void> {
     const { connections, tasks, network } = this.#scope;
     for (const listener of this.#listeners.values()) listener.close();
     connections.closeAll(reason);

@@ -1,0 +1,162 @@
+import { once } from "node:events";
+import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { hostPodNetwork, type SeqpacketConnection, SeqpacketServer } from "@fairway/linux";
+import { decodeZdsResponse, encodeZdsRequest } from "@fairway/protocol";
+import { createLogger, errorCode, LogFilter } from "@fairway/runtime";
+import test, { type ExecutionContext } from "ava";
+import { realSeams, runZtunnel } from "./app.ts";
+import { readConfig } from "./environment.ts";
+import { application, eventually, loopbackAddresses, readAll } from "./test-mesh.ts";
+
+const at = loopbackAddresses();
+const base = 20_000 + (process.pid % 10_000);
+const ports = { outbound: base + 1, plaintext: base + 6, hbone: 15_008, socks5: base + 8, admin: base + 2, metrics: base + 3, readiness: base + 4 };
+const forever = new AbortController().signal;
+
+const mesh = (ip: string): string => `
+workloads:
+  - {uid: cluster//Pod/default/a, name: a, namespace: default, serviceAccount: a, workloadName: a, workloadIps: ["${ip}"], protocol: HBONE, node: node-1, services: {}}
+policies: []
+services: []
+`;
+
+/** The whole program, with a local mesh, a CA of its own and pods in this process's network. */
+class Program {
+  readonly lines: string[] = [];
+  readonly done: Promise<unknown>;
+  readonly #stop = new AbortController();
+
+  constructor(t: ExecutionContext, env: Record<string, string>, destination: () => { ip: string; port: number } | undefined) {
+    const config = readConfig({ XDS_ADDRESS: "", FAKE_CA: "true", ISTIO_META_DNS_CAPTURE: "false", IPV6_ENABLED: "false", PACKET_MARK: "0", ...env });
+    const logFilter = new LogFilter("info");
+    const log = createLogger("ztunnel", { filter: logFilter, write: (line) => void this.lines.push(line) });
+    const proxy = { ...config.proxy, ports, listenHost: at(1), keepSource: "never" as const, reusePort: false };
+    this.done = runZtunnel({
+      config: { ...config, proxy },
+      log,
+      logFilter,
+      stop: this.#stop.signal,
+      seams: { ...realSeams, selfTest: async () => {}, podNetwork: () => hostPodNetwork({ originalDestination: destination }) },
+    }).catch((thrown: unknown) => thrown);
+    t.teardown(async () => {
+      this.stop();
+      await this.done;
+    });
+  }
+
+  stop(): void {
+    this.#stop.abort(new Error("stopped by the test"));
+  }
+}
+
+async function get(port: number, path: string, method = "GET"): Promise<{ status: number; body: string }> {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, { method });
+  return { status: response.status, body: await response.text() };
+}
+
+async function agentServer(t: ExecutionContext): Promise<{ path: string; connection: Promise<SeqpacketConnection> }> {
+  const directory = mkdtempSync(join(tmpdir(), "fwztunnel-"));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const path = join(directory, "zds.sock");
+  const { promise, resolve } = Promise.withResolvers<SeqpacketConnection>();
+  const server = await SeqpacketServer.listen(path, resolve);
+  t.teardown(() => server.close());
+  return { path, connection: promise };
+}
+
+test.serial("the program enrols a pod from the agent, carries its bytes, tells about them, and drains", async (t) => {
+  const app = await application(t, at(1), (socket) => void socket.pipe(socket));
+  const agent = await agentServer(t);
+  const program = new Program(t, { LOCAL_XDS: mesh(at(1)), INPOD_UDS: agent.path, NODE_NAME: "node-1", TERMINATION_GRACE_PERIOD_SECONDS: "3" }, () => ({
+    ip: at(1),
+    port: app.port,
+  }));
+  const connection = await agent.connection;
+  await connection.receive({ signal: forever });
+  t.is((await get(ports.readiness, "/healthz/ready")).status, 500);
+  const fd = openSync("/proc/self/ns/net", "r");
+  await connection.send(encodeZdsRequest({ kind: "add", uid: "pod-a", workload: { namespace: "default", name: "a", serviceAccount: "a" } }), [fd], {
+    signal: forever,
+  });
+  closeSync(fd);
+  t.is(decodeZdsResponse((await connection.receive({ signal: forever }))?.bytes ?? new Uint8Array()).error, "");
+  await connection.send(encodeZdsRequest({ kind: "snapshot-sent" }), [], { signal: forever });
+  await connection.receive({ signal: forever });
+  t.deepEqual(await get(ports.readiness, "/healthz/ready"), { status: 200, body: "ready\n" });
+
+  const socket = connect({ host: at(1), port: ports.outbound, allowHalfOpen: true });
+  t.teardown(() => socket.destroy());
+  socket.write("to myself through my own tunnel");
+  await once(socket, "data");
+
+  const dump = JSON.parse((await get(ports.admin, "/config_dump")).body);
+  t.is(dump.workloads[0].protocol, "HBONE");
+  t.is(dump.workloadState["pod-a"].state, "Up");
+  t.is(dump.workloadState["pod-a"].connections.outbound[0].protocol, "HBONE");
+  t.is(dump.workloadState["pod-a"].connections.inbound[0].actualDst, `${at(1)}:${app.port}`);
+  t.is(dump.certificates[0].identity, "spiffe://cluster.local/ns/default/sa/a");
+  t.is(dump.certificates[0].state, "Available");
+  t.regex(dump.certificates[0].certChain[0].serialNumber, /^\d+$/);
+  t.notRegex(JSON.stringify(dump), /PRIVATE KEY|UFJJVkFURSBLRVk/);
+
+  const metrics = (await get(ports.metrics, "/stats/prometheus")).body;
+  t.regex(metrics, /istio_tcp_connections_opened_total\{reporter="source",source_workload="a"/);
+  t.regex(metrics, /workload_manager_active_proxy_count 1\n/);
+  t.regex(metrics, /istio_build\{component="ztunnel",tag="unknown"\} 1\n/);
+  t.regex(metrics, /# EOF\n$/);
+
+  program.stop();
+  await eventually(t, () => program.lines.some((line) => line.includes("draining")));
+  socket.end();
+  t.is((await readAll(socket)).toString(), "");
+  t.is(await program.done, undefined);
+  t.false(program.lines.some((line) => line.includes("by force")));
+});
+
+test.serial("administration answers as the reference does, and quits on request", async (t) => {
+  const agent = await agentServer(t);
+  const program = new Program(t, { LOCAL_XDS: mesh(at(1)), INPOD_UDS: agent.path }, () => undefined);
+  await agent.connection;
+  t.is((await get(ports.admin, "/")).status, 200);
+  t.is((await get(ports.admin, "/nothing")).status, 404);
+  t.is((await get(ports.admin, "/logging")).status, 405);
+  t.deepEqual(await get(ports.admin, "/logging", "POST"), { status: 200, body: "current log level is info\n" });
+  t.is((await get(ports.admin, "/logging?level=access=debug,warn", "POST")).body, "current log level is warn,access=debug\n");
+  t.is((await get(ports.admin, "/logging?level=access", "POST")).status, 400);
+  t.is((await get(ports.admin, "/logging?level=&reset=", "POST")).body, "current log level is info\n");
+  t.is((await get(ports.admin, "/debug/pprof/profile?seconds=0")).status, 400);
+  t.is((await get(ports.admin, "/debug/pprof/heap")).status, 500);
+  t.is((await get(ports.admin, "/debug/pprof/heap/profiling?activate=true", "POST")).status, 200);
+  t.true("head" in JSON.parse((await get(ports.admin, "/debug/pprof/heap")).body));
+  t.is((await get(ports.admin, "/debug/pprof/heap/profiling?activate=false", "POST")).status, 200);
+  t.is((await get(ports.readiness, "/healthz/ready", "POST")).status, 405);
+  t.is((await get(ports.admin, "/quitquitquit")).status, 405);
+  t.deepEqual(await get(ports.admin, "/quitquitquit", "POST"), { status: 200, body: "shutdown now\n" });
+  t.is(await program.done, undefined);
+});
+
+test.serial("a dedicated proxy serves its one workload without an agent", async (t) => {
+  const app = await application(t, at(1), (socket) => void socket.pipe(socket));
+  const program = new Program(t, { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "default/a/a", LOCAL_XDS: mesh(at(1)) }, () => ({
+    ip: at(1),
+    port: app.port,
+  }));
+  await eventually(t, () => program.lines.some((line) => line.includes("ready for connections")));
+  const socket = connect({ host: at(1), port: ports.outbound, allowHalfOpen: true });
+  t.teardown(() => socket.destroy());
+  socket.end("alone");
+  t.is((await readAll(socket)).toString(), "alone");
+});
+
+for (const [what, env] of [
+  ["revocation lists", { CRL_PATH: "/crl" }],
+  ["SOCKS5", { UNSTABLE_ENABLE_SOCKS5: "true" }],
+  ["on-demand discovery", { XDS_ON_DEMAND: "true" }],
+] as const) {
+  test.serial(`${what} are refused at start, not ignored`, async (t) => {
+    t.is(errorCode(await new Program(t, env, () => undefined).done), "ZTUNNEL_UNSUPPORTED");
+  });
+}

@@ -1,0 +1,88 @@
+import { type ConnectionFacts, parseIp, parseSpiffeId } from "@fairway/model";
+import test from "ava";
+import { Connections } from "./connections.ts";
+import { MemoryMesh, policy, workload } from "./test-mesh.ts";
+
+const b = workload("b", "10.0.0.2");
+const summary = () => ({ src: "10.0.0.1:1", originalDst: undefined, actualDst: "10.0.0.2:80", protocol: "HBONE" as const });
+const facts = (port = 80): ConnectionFacts => ({
+  source: { ip: parseIp("10.0.0.1"), port: 1 },
+  destination: { ip: parseIp("10.0.0.2"), port },
+  identity: parseSpiffeId("spiffe://cluster.local/ns/default/sa/a"),
+});
+
+test("a denied connection is not registered", (t) => {
+  const mesh = new MemoryMesh({ workloads: [b], policies: [policy("deny", { destinationPorts: [80] })] });
+  using connections = new Connections({ mesh });
+  t.false(connections.admit(b, facts(), summary).allowed);
+  t.is(connections.size, 0);
+});
+
+test("connections with equal facts are evaluated once and all end", (t) => {
+  const mesh = new MemoryMesh({ workloads: [b] });
+  let evaluations = 0;
+  using connections = new Connections({ mesh, onVerdict: () => void evaluations++ });
+  const admitted = [1, 2, 3].map(() => connections.admit(b, facts(), summary));
+  evaluations = 0;
+  mesh.apply({ policies: [policy("deny", { destinationPorts: [80] })] });
+  t.is(evaluations, 1);
+  for (const admission of admitted) t.true(admission.allowed && admission.connection.signal.aborted);
+  const [first] = admitted;
+  t.regex(String(first?.allowed && first.connection.signal.reason), /connection closed due to policy change/);
+});
+
+test("a connection that ended leaves the others of its key alone", (t) => {
+  const mesh = new MemoryMesh({ workloads: [b] });
+  using connections = new Connections({ mesh });
+  const [one, two] = [connections.admit(b, facts(), summary), connections.admit(b, facts(), summary)];
+  if (!one.allowed || !two.allowed) return t.fail();
+  one.connection[Symbol.dispose]();
+  mesh.apply({ policies: [policy("deny", { destinationPorts: [80] })] });
+  t.false(one.connection.signal.aborted);
+  t.true(two.connection.signal.aborted);
+});
+
+test("changes elsewhere in the mesh evaluate nothing", (t) => {
+  const mesh = new MemoryMesh({ workloads: [b] });
+  let evaluations = 0;
+  using connections = new Connections({ mesh, onVerdict: () => void evaluations++ });
+  connections.admit(b, facts(), summary);
+  evaluations = 0;
+  mesh.apply({ workloads: [workload("c", "10.0.0.3")] });
+  t.is(evaluations, 0);
+});
+
+test("a workload that left the mesh keeps its connections, under the policies of the moment", (t) => {
+  const mesh = new MemoryMesh({ workloads: [b] });
+  using connections = new Connections({ mesh });
+  const admission = connections.admit(b, facts(), summary);
+  if (!admission.allowed) return t.fail();
+  mesh.apply({ removedWorkloads: [b.uid] });
+  t.false(admission.connection.signal.aborted);
+  mesh.apply({ policies: [policy("deny", { destinationPorts: [80] })] });
+  t.true(admission.connection.signal.aborted);
+});
+
+test("a policy named by the workload but not known denies", (t) => {
+  const selected = { ...b, authorizationPolicies: ["default/absent" as never] };
+  using connections = new Connections({ mesh: new MemoryMesh({ workloads: [selected] }) });
+  const admission = connections.admit(selected, facts(), summary);
+  t.is(!admission.allowed && admission.verdict.reason, "policy-unknown");
+});
+
+test("idle resolves with the last connection", async (t) => {
+  using connections = new Connections({ mesh: new MemoryMesh({ workloads: [b] }) });
+  const one = connections.track("outbound", summary);
+  const admission = connections.admit(b, facts(81), summary);
+  if (!admission.allowed) return t.fail();
+  let idle = false;
+  const waiting = connections.idle({ signal: new AbortController().signal }).then(() => {
+    idle = true;
+  });
+  one[Symbol.dispose]();
+  await Promise.resolve();
+  t.false(idle);
+  admission.connection[Symbol.dispose]();
+  await waiting;
+  t.deepEqual([connections.list("inbound"), connections.list("outbound")], [[], []]);
+});

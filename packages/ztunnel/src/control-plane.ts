@@ -1,0 +1,56 @@
+/** Where this process learns of the mesh and gets its certificates: the control plane, a local file, or a CA of its own for tests. */
+import type { SnapshotChange } from "@fairway/model";
+import { Authority, type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient, localCaClient } from "@fairway/pki";
+import { type Clock, Counter, type Logger, type MetricRegistry } from "@fairway/runtime";
+import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView } from "@fairway/xds";
+import type { Config, ControlPlane, LocalMesh } from "./config.ts";
+import { ztunnelError } from "./failure.ts";
+
+/** The mesh over discovery, started with what a local file says; or that file alone. Throws XDS_FILE_* and PKI_BAD_*. */
+export async function openMesh(config: Config, { log, clock, registry }: { log: Logger; clock: Clock; registry: MetricRegistry }): Promise<MeshView> {
+  const { xds, proxy, node } = config;
+  const initial = xds.local === undefined ? {} : await readLocal(xds.local);
+  if (xds.address === undefined) return staticMeshView(initial, { nodeName: proxy.nodeName, clock });
+  const view = createXdsMeshView({ access: access(config, xds, xds.address), node, nodeName: proxy.nodeName, clock, log: log.scope("xds"), initial });
+  countTerminations(view, registry);
+  return view;
+}
+
+/** The CA. Throws ZTUNNEL_UNSUPPORTED without one, PKI_BAD_* for a bad address. */
+export function openCa(config: Config, { clock }: { clock: Clock }): CaClient {
+  const { ca, trustDomain, mode } = config;
+  if (ca.fake) return localCaClient(Authority.createSelfSigned({ trustDomain, clock }));
+  if (ca.address === undefined)
+    throw ztunnelError("ZTUNNEL_UNSUPPORTED", "CA_ADDRESS is empty: without certificates nothing can be tunnelled (FAKE_CA is for tests)");
+  return grpcCaClient({ controlPlane: access(config, ca, ca.address), impersonate: mode.kind === "shared" });
+}
+
+function access(config: Config, { roots, headers, altHostname }: ControlPlane, address: string): ControlPlaneAccess {
+  return controlPlane({
+    address,
+    roots: roots.kind === "inline" ? { kind: "pem", pem: roots.pem } : roots,
+    token: config.token,
+    clusterId: config.proxy.clusterId,
+    headers,
+    ...(altHostname === undefined ? {} : { alternativeHostname: altHostname }),
+  });
+}
+
+function readLocal(local: LocalMesh): Promise<SnapshotChange> | SnapshotChange {
+  return local.kind === "file" ? readMeshFile(local.path) : parseMesh(local.yaml, "LOCAL_XDS");
+}
+
+/** How streams end, by the reference's words (contract 9.1). The view outlives every subscriber: nothing to dispose. */
+function countTerminations({ connection }: XdsMeshView, registry: MetricRegistry): void {
+  const terminations = new Counter({
+    name: "istio_xds_connection_terminations_total",
+    help: "Discovery streams that ended, by reason",
+    labelNames: ["reason"],
+    registers: [registry],
+  });
+  let connected = false;
+  connection.subscribe((state) => {
+    if (state.kind === "waiting") terminations.inc({ reason: state.error === undefined ? "Complete" : connected ? "Error" : "ConnectionError" });
+    connected = state.kind === "connected";
+  });
+}
