@@ -21,6 +21,7 @@ import { runReplicaSets } from "./controllers/replicaset.ts";
 import { runScheduler } from "./controllers/scheduler.ts";
 import { runStatefulSets } from "./controllers/statefulset.ts";
 import type { ImageCatalog } from "./images.ts";
+import type { ContainerRun } from "./kubelet/container-runner.ts";
 import { EventRecorder } from "./kubelet/events.ts";
 import { kubeletGateway } from "./kubelet/gateway.ts";
 import { findWorker, Kubelet } from "./kubelet/kubelet.ts";
@@ -85,6 +86,10 @@ export interface Cluster extends AsyncDisposable {
   exec(pod: PodReference, argv: readonly string[], options: ExecOptions): Promise<CommandResult>;
   /** Starts a command in a container and leaves it running; `kill` it, or it ends with the container. */
   spawnIn(pod: PodReference, argv: readonly string[]): ExecProcess;
+  /** What a container's current run wrote so far. */
+  logs(pod: PodReference): Promise<string>;
+  /** Sends a signal to a container's program, as somebody on its node could. Throws LOCAL_CLUSTER_CONTAINER_NOT_RUNNING. */
+  signal(pod: PodReference, signal: NodeJS.Signals): void;
   /** Every TCP and UDP packet on the underlay's bridge, or on a node's uplink. */
   capture(where: "underlay" | (string & {}), onPacket: (packet: CapturedPacket) => void): Capture;
   /** Runs a command on the outside host to its end. */
@@ -96,6 +101,7 @@ export interface Cluster extends AsyncDisposable {
 const apiBacklog = 512;
 const readyTimeoutMs = 30_000;
 const readyPollMs = 50;
+const logTimeoutMs = 10_000;
 /** Collections name things after them, and IPv6 zone-free host names must stay below 63 characters. */
 const namePattern = /^[a-z][a-z0-9-]{0,19}$/;
 
@@ -140,12 +146,13 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
   onProgress("API server");
   const kubelets: Kubelet[] = [];
   let collections: ReturnType<typeof openCollections> | undefined;
+  const gateway = kubeletGateway(
+    () => kubelets,
+    () => collections?.pods,
+    clock,
+  );
   const api = await startApiServer({
-    kubelet: kubeletGateway(
-      () => kubelets,
-      () => collections?.pods,
-      clock,
-    ),
+    kubelet: gateway,
     names: Object.values(apiServerUnderlayAddress),
     gatewayApi: options.gatewayApi ?? true,
     clock,
@@ -203,6 +210,15 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
     machine,
     exec: (pod, argv, execOptions) => finished(execIn(kubelets, opened, pod, argv), execOptions),
     spawnIn: (pod, argv) => execIn(kubelets, opened, pod, argv),
+    logs: async (pod) => {
+      const container = findWorker(kubelets, opened.pods, pod.namespace, pod.name).container(pod.container).spec.name;
+      const request = { namespace: pod.namespace, pod: pod.name, container, follow: false, previous: false, timestamps: false };
+      return Buffer.concat(await Array.fromAsync(gateway.logs(request, { signal: AbortSignal.timeout(logTimeoutMs) }))).toString();
+    },
+    signal: (pod, signal) => {
+      const run = runningContainer(kubelets, opened, pod);
+      if (!run.process.signal(signal)) throw new MeshError("LOCAL_CLUSTER_CONTAINER_NOT_RUNNING", `the program of pod ${pod.namespace}/${pod.name} has ended`);
+    },
     capture: (where, onPacket) => {
       const index = plans.findIndex((plan) => plan.name === where);
       const [path, device] = where === "underlay" ? [underlay.namespacePath, underlay.bridge] : [networks[index]?.namespacePath, "eth0"];
@@ -246,10 +262,14 @@ async function removeRecorded(stateDir: string, ledger: Ledger): Promise<void> {
   ledger.close();
 }
 
-function execIn(kubelets: readonly Kubelet[], { pods }: ReturnType<typeof openCollections>, pod: PodReference, argv: readonly string[]): ExecProcess {
+function execIn(kubelets: readonly Kubelet[], collections: ReturnType<typeof openCollections>, pod: PodReference, argv: readonly string[]): ExecProcess {
+  return runningContainer(kubelets, collections, pod).process.exec(argv);
+}
+
+function runningContainer(kubelets: readonly Kubelet[], { pods }: ReturnType<typeof openCollections>, pod: PodReference): ContainerRun {
   const run = findWorker(kubelets, pods, pod.namespace, pod.name).container(pod.container).running;
   if (run === undefined) throw new MeshError("LOCAL_CLUSTER_CONTAINER_NOT_RUNNING", `no container of pod ${pod.namespace}/${pod.name} is running by that name`);
-  return run.process.exec(argv);
+  return run;
 }
 
 /** Collects a process's output to its end. Throws LOCAL_CLUSTER_EXEC_TIMEOUT, or the signal's reason. */

@@ -138,7 +138,7 @@ export class Mesh implements AsyncDisposable {
   /** Starts an action that goes on (`load`, `stay`); its lines arrive as they are printed. */
   async start<T>(from: { namespace: string; name: string }, ...args: readonly (string | number)[]): Promise<{ lines: T[]; stop: () => Promise<void> }> {
     const pod = await this.pod(from.namespace, from.name);
-    const child = await this.cluster.spawnIn({ namespace: from.namespace, name: pod.metadata.name }, [...appCommand, ...args.map(String)]);
+    const child = this.cluster.spawnIn({ namespace: from.namespace, name: pod.metadata.name }, [...appCommand, ...args.map(String)]);
     const lines: T[] = [];
     let pending = "";
     child.stdout.on("data", (chunk: Buffer) => {
@@ -150,8 +150,8 @@ export class Mesh implements AsyncDisposable {
     return {
       lines,
       stop: async () => {
-        child.kill("SIGTERM");
-        await child.exited;
+        child.kill();
+        await child.exit;
       },
     };
   }

@@ -30,7 +30,7 @@ export async function demo({ stateFolder, hold, json, stop }: DemoOptions): Prom
     if (!json) process.stdout.write(`\n${observations.toTable()}`);
     if (hold) await holdUp(cluster, stop);
   } finally {
-    await progress.step("taking everything down", () => cluster[Symbol.asyncDispose]());
+    await progress.step("taking everything down", async () => cluster[Symbol.asyncDispose]());
     await rm(stateFolder, { recursive: true, force: true });
   }
   return observations.allHold ? 0 : 1;

@@ -69,7 +69,7 @@ export async function requestsFrom(cluster: Cluster, namespace: string, url: str
 /** A long-running action of a visitor whose lines arrive as they are printed. */
 export async function visitorLines<T>(cluster: Cluster, namespace: string, args: readonly string[]): Promise<{ lines: T[]; stop: () => Promise<void> }> {
   const lines: T[] = [];
-  const child = await cluster.spawnIn(await visitor(cluster, namespace), [...visitorCommand, ...args]);
+  const child = cluster.spawnIn(await visitor(cluster, namespace), [...visitorCommand, ...args]);
   let pending = "";
   child.stdout.on("data", (chunk: Buffer) => {
     pending += chunk.toString();
@@ -80,8 +80,8 @@ export async function visitorLines<T>(cluster: Cluster, namespace: string, args:
   return {
     lines,
     stop: async () => {
-      child.kill("SIGTERM");
-      await child.exited;
+      child.kill();
+      await child.exit;
     },
   };
 }

@@ -69,7 +69,7 @@ export async function enrolTheNamespace({ cluster, observations, note }: Stage):
   }));
   await observations.observe(stage, "between the nodes there is only TLS to port 15008", async () => ({
     observed: wireWords(wire),
-    holds: wire.tunnelBytes > 0 && wire.otherPackets === 0 && wire.readable === 0,
+    holds: wire.tunnelBytes > 0 && nothingInTheClear(wire),
   }));
   await observations.observe(stage, "the api still sees web's own address", async () => {
     const web = await readyPod(cluster.client, "shop", "web");
@@ -188,7 +188,7 @@ async function killZtunnel(stage: string, { cluster, observations, note }: Stage
   const wire = await watchWire(cluster, await shopAddresses(cluster), marker, async () => {
     await eventually("answers before the kill", async () => (load.lines.length > requestCount ? true : undefined));
     killedAt = Date.now();
-    await cluster.signal({ namespace: meshNamespace, name: ztunnel.metadata.name }, "SIGKILL");
+    cluster.signal({ namespace: meshNamespace, name: ztunnel.metadata.name }, "SIGKILL");
     recovered = await eventually("answers after the restart", async () => {
       const lastFailure = load.lines.findLast(({ at, status }) => at >= killedAt && status !== 200);
       return lastFailure === undefined ? undefined : load.lines.find(({ at, status }) => at > lastFailure.at + recoveryQuietMs && status === 200);
@@ -197,7 +197,7 @@ async function killZtunnel(stage: string, { cluster, observations, note }: Stage
   await load.stop();
   await observations.observe(stage, "a killed ztunnel lets nothing through in the clear", async () => {
     const failed = load.lines.filter(({ at, status }) => at >= killedAt && status !== 200).length;
-    return { observed: `${failed} requests refused; ${wireWords(wire)}`, holds: failed > 0 && wire.readable === 0 && wire.otherPackets === 0 };
+    return { observed: `${failed} requests refused; ${wireWords(wire)}`, holds: failed > 0 && nothingInTheClear(wire) };
   });
   await observations.observe(stage, "it comes back by itself", async () => {
     const now = await cluster.client.get(pods, ztunnel.metadata.name, meshNamespace);
@@ -239,6 +239,10 @@ function statusIs(answer: Answer, status: number): { observed: string; holds: bo
 function wireWords(wire: WireReport | undefined): string {
   if (wire === undefined) return "nothing captured";
   return `${wire.readable} readable packets, ${wire.tunnelBytes} bytes on port 15008, ${wire.otherPackets} packets on other ports`;
+}
+
+function nothingInTheClear(wire: WireReport): boolean {
+  return wire.readable === 0 && wire.otherPackets === 0 && wire.dropped === 0;
 }
 
 function firstFailure(answers: readonly Answer[]): string {

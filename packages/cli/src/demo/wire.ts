@@ -12,13 +12,15 @@ export interface WireReport {
   readonly otherPackets: number;
   /** Packets, of anybody, in which the marker could be read. */
   readonly readable: number;
+  /** Frames that the capture had no room for: above 0, absence proves nothing. */
+  readonly dropped: number;
 }
 
 const tunnelPort = 15_008;
 
 /** Captures on the underlay while `during` runs. `marker` is text that the application sends and receives. */
 export async function watchWire(cluster: Cluster, podAddresses: ReadonlySet<string>, marker: string, during: () => Promise<void>): Promise<WireReport> {
-  const report = { packets: 0, tunnelPackets: 0, tunnelBytes: 0, otherPackets: 0, readable: 0 };
+  const report = { packets: 0, tunnelPackets: 0, tunnelBytes: 0, otherPackets: 0, readable: 0, dropped: 0 };
   const needle = Buffer.from(marker);
   const onPacket = ({ protocol, source, destination, payload }: CapturedPacket): void => {
     if (Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).includes(needle)) report.readable++;
@@ -31,12 +33,13 @@ export async function watchWire(cluster: Cluster, podAddresses: ReadonlySet<stri
       report.otherPackets++;
     }
   };
-  const capture = await cluster.capture("underlay", onPacket);
+  const capture = cluster.capture("underlay", onPacket);
   try {
     await during();
     // Packets still in the ring when the last answer arrived are read before the capture ends.
     await new Promise((resolve) => setTimeout(resolve, settleMs));
   } finally {
+    report.dropped = capture.counts.dropped;
     await capture[Symbol.asyncDispose]();
   }
   return report;
