@@ -2,7 +2,7 @@
 /** `fairway-ztunnel [proxy|version|help]`: reads the environment, runs until told to stop. */
 import { createLogger, LogFilter, runProgram } from "@fairway/runtime";
 import { runZtunnel } from "./app.ts";
-import { readConfig } from "./environment.ts";
+import { logFormat, readConfig } from "./environment.ts";
 import { version } from "./version.ts";
 
 const usage = `Usage: fairway-ztunnel [command]
@@ -29,8 +29,7 @@ switch (process.argv[2] ?? "proxy") {
 }
 
 async function runProxy(): Promise<never> {
-  // The configuration says how to log; until it is read, problems are told in the default way.
-  return runProgram(createLogger("ztunnel"), async ({ stop }) => {
+  return runProgram(createLogger("ztunnel", { format: logFormat(process.env) }), async ({ stop }) => {
     const config = readConfig(process.env);
     const logFilter = new LogFilter(config.logFilter);
     const log = createLogger("ztunnel", { format: config.logFormat, filter: logFilter });

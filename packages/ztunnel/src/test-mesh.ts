@@ -27,7 +27,7 @@ import { AccessLog } from "./access-log.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
-import { capturedPod, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
+import { capturedPod, type ListenerKind, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
 
 /** Five seconds of waiting in production; nobody waits that long here. */
 const patienceMs = 500;
@@ -213,15 +213,20 @@ export class TestMesh implements AsyncDisposable {
   }
 
   /** Serves the pod `name` at `ip`; what its applications connect to on the outbound port is meant for `destination()`. */
-  async pod(name: string, ip: string, destination: () => { ip: string; port: number } | undefined = () => undefined): Promise<PodProxy> {
-    return this.podIn(hostPodNetwork({ originalDestination: destination }), name, { listenHost: ip });
+  async pod(
+    name: string,
+    ip: string,
+    destination: () => { ip: string; port: number } | undefined = () => undefined,
+    kinds: readonly ListenerKind[] = capturedPod,
+  ): Promise<PodProxy> {
+    return this.podIn(hostPodNetwork({ originalDestination: destination }), name, { listenHost: ip }, kinds);
   }
 
   /** Serves the pod `name` in a network of the caller's. */
-  async podIn(network: PodNetwork, name: string, config: Partial<ProxyConfig>): Promise<PodProxy> {
+  async podIn(network: PodNetwork, name: string, config: Partial<ProxyConfig>, kinds: readonly ListenerKind[] = capturedPod): Promise<PodProxy> {
     const parts = { ...this.parts, config: { ...this.parts.config, ...config } };
     const pod = { namespace: "default", name, serviceAccount: name };
-    const proxy = await PodProxy.start(parts, { uid: `uid-${name}`, pod, network, kinds: capturedPod });
+    const proxy = await PodProxy.start(parts, { uid: `uid-${name}`, pod, network, kinds });
     this.#disposables.push(proxy);
     return proxy;
   }

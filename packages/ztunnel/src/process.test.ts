@@ -1,0 +1,140 @@
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { linuxPodNetwork, type SeqpacketConnection, SeqpacketServer, selfTest } from "@fairway/linux";
+import { decodeZdsResponse, encodeZdsRequest } from "@fairway/protocol";
+import test, { type ExecutionContext } from "ava";
+import { eventually, readAll } from "./test-mesh.ts";
+import { skippedWithoutNamespaces, type TestPod, twoPods } from "./test-pods.ts";
+
+const forever = new AbortController().signal;
+const main = fileURLToPath(new URL("./main.js", import.meta.url));
+
+const mesh = (a: string, b: string): string => `
+workloads:
+  - {uid: cluster//Pod/default/a, name: a, namespace: default, serviceAccount: a, workloadName: a, workloadIps: ["${a}"], protocol: HBONE, services: {}}
+  - {uid: cluster//Pod/default/b, name: b, namespace: default, serviceAccount: b, workloadName: b, workloadIps: ["${b}"], protocol: HBONE, services: {}}
+policies: []
+services: []
+`;
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly output: () => string;
+}
+
+/** The program as it is shipped, in a network namespace of its own as on a node. */
+function ztunnel(t: ExecutionContext, namespace: string, env: Record<string, string>): Running {
+  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, main, "proxy"], { env: { PATH: process.env["PATH"] ?? "", ...env } });
+  let output = "";
+  child.stdout.on("data", (chunk) => void (output += String(chunk)));
+  child.stderr.on("data", (chunk) => void (output += String(chunk)));
+  t.teardown(() => child.kill("SIGKILL"));
+  return { child, output: () => output };
+}
+
+function nodeNamespace(t: ExecutionContext): string {
+  const name = `fwztunnel-node-${process.pid}`;
+  execFileSync("ip", ["netns", "add", name]);
+  t.teardown(() => execFileSync("ip", ["netns", "delete", name]));
+  execFileSync("ip", ["-n", name, "link", "set", "lo", "up"]);
+  return name;
+}
+
+async function enrol(agent: SeqpacketConnection, name: string, pod: TestPod): Promise<string> {
+  using namespace = pod.open();
+  const request = encodeZdsRequest({ kind: "add", uid: `uid-${name}`, workload: { namespace: "default", name, serviceAccount: name } });
+  await agent.send(request, [namespace.fd], { signal: forever });
+  return decodeZdsResponse((await agent.receive({ signal: forever }))?.bytes ?? new Uint8Array()).error;
+}
+
+async function inPod(t: ExecutionContext, pod: TestPod) {
+  const network = linuxPodNetwork(pod.open());
+  t.teardown(async () => {
+    await network[Symbol.asyncDispose]();
+    network.namespace?.[Symbol.dispose]();
+  });
+  return network;
+}
+
+test.serial("the shipped program carries a captured connection between two pods of a node, and drains on SIGTERM", async (t) => {
+  if (skippedWithoutNamespaces(t)) return;
+  await selfTest();
+  const { a, b } = twoPods(t);
+  const directory = mkdtempSync(join(tmpdir(), "fwztunnel-"));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  writeFileSync(join(directory, "mesh.yaml"), mesh(a.ip, b.ip));
+  const { promise, resolve } = Promise.withResolvers<SeqpacketConnection>();
+  const server = await SeqpacketServer.listen(join(directory, "zds.sock"), resolve);
+  t.teardown(() => server.close());
+  const { child, output } = ztunnel(t, nodeNamespace(t), {
+    XDS_ADDRESS: "",
+    LOCAL_XDS_PATH: join(directory, "mesh.yaml"),
+    FAKE_CA: "true",
+    INPOD_UDS: join(directory, "zds.sock"),
+    ISTIO_META_DNS_CAPTURE: "false",
+    LOG_FORMAT: "json",
+  });
+  const exited = once(child, "exit");
+  const early = await Promise.race([promise, exited.then(() => undefined)]);
+  if (early === undefined) return t.fail(output());
+  await early.receive({ signal: forever });
+  t.is(await enrol(early, "a", a), "");
+  t.is(await enrol(early, "b", b), "");
+  await early.send(encodeZdsRequest({ kind: "snapshot-sent" }), [], { signal: forever });
+  await early.receive({ signal: forever });
+
+  let seen: string | undefined;
+  const serve = (socket: Socket): void => {
+    seen = socket.remoteAddress;
+    socket.resume().pipe(socket);
+  };
+  await (await inPod(t, b)).listen({ host: "0.0.0.0", port: 8_000, mark: 0, reusePort: false, transparent: false, backlog: 16, onConnection: serve });
+  const { socket } = await (await inPod(t, a)).dial({ host: b.ip, port: 8_000, mark: 0, timeoutMs: 5_000, signal: forever });
+  t.teardown(() => socket.destroy());
+  socket.resume();
+  socket.write("hello");
+  await once(socket, "data");
+  t.is(seen, a.ip);
+
+  child.kill("SIGTERM");
+  await eventually(t, () => output().includes('"draining"'));
+  const rest = readAll(socket);
+  socket.end(" and bye");
+  t.is((await rest).toString(), " and bye");
+  const [code] = await exited;
+  t.is(code, 0, output());
+  const lines = output()
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const access = lines.filter(({ scope, message }) => scope === "access" && message === "connection complete");
+  t.deepEqual(access.map(({ direction }) => direction).sort(), ["inbound", "outbound"]);
+  t.is(access[0]["src.identity"], "spiffe://cluster.local/ns/default/sa/a");
+});
+
+test.serial("a wrong environment ends the program with a code and every bad name", async (t) => {
+  const child = spawn(process.execPath, [main], { env: { PACKET_MARK: "x", KEEPALIVE_TIME: "y" } });
+  t.teardown(() => child.kill("SIGKILL"));
+  let output = "";
+  child.stdout.on("data", (chunk) => void (output += String(chunk)));
+  const [code] = await once(child, "exit");
+  t.is(code, 1);
+  t.regex(output, /PACKET_MARK.*KEEPALIVE_TIME|KEEPALIVE_TIME.*PACKET_MARK/);
+});
+
+test.serial("version and help print and succeed, anything else is an error of use", async (t) => {
+  for (const [command, expected] of [
+    ["version", 0],
+    ["help", 0],
+    ["serve", 2],
+  ] as const) {
+    const child = spawn(process.execPath, [main, command], { stdio: "ignore" });
+    const [code] = await once(child, "exit");
+    t.is(code, expected, command);
+  }
+});
