@@ -37,6 +37,8 @@ export class CniInstallation implements AsyncDisposable {
   readonly #tasks: TaskGroup;
   #watcher: FSWatcher | undefined;
   #wake: () => void = () => {};
+  /** Something changed since the last look began. */
+  #changed = false;
   #installed = false;
 
   private constructor(options: InstallOptions) {
@@ -49,7 +51,7 @@ export class CniInstallation implements AsyncDisposable {
     const installation = new CniInstallation(options);
     await installation.#installExecutable();
     try {
-      installation.#watcher = watch(options.confDir, () => installation.#wake());
+      installation.#watcher = watch(options.confDir, () => installation.#onChange());
       installation.#watcher.on("error", (error) =>
         options.log.warn("the configuration directory can no longer be watched; looking regularly instead", { error }),
       );
@@ -86,6 +88,7 @@ export class CniInstallation implements AsyncDisposable {
   async #keep(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#options;
     for (;;) {
+      this.#changed = false;
       try {
         await this.#ensureEntry();
       } catch (thrown) {
@@ -95,8 +98,14 @@ export class CniInstallation implements AsyncDisposable {
     }
   }
 
+  #onChange(): void {
+    this.#changed = true;
+    this.#wake();
+  }
+
   /** The next change, or the next regular look. */
   async #nextLook(clock: Clock, signal: AbortSignal): Promise<void> {
+    if (this.#changed) return;
     const woken = new AbortController();
     this.#wake = () => woken.abort();
     try {
