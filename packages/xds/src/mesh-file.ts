@@ -27,7 +27,7 @@ export function parseMesh(text: string, origin = "the local mesh"): SnapshotChan
   const fail = (problem: string, cause?: unknown): MeshError => new MeshError("XDS_FILE_INVALID", `${origin} is not valid: ${problem}`, { cause });
   let document: unknown;
   try {
-    document = parse(text, { maxAliasCount: maxAliases }) ?? {};
+    document = parse(text, { maxAliasCount: maxAliases, logLevel: "error" }) ?? {};
   } catch (cause) {
     throw fail("it is not YAML", cause);
   }

@@ -1,6 +1,6 @@
 /** A discovery server on loopback with TLS, for the tests of both ends. */
-import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService } from "@fairway/protocol";
-import { credentials, Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
+import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService, type DeltaDiscoveryResponse } from "@fairway/protocol";
+import { type ChannelCredentials, credentials, Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 
 /** A certificate for 127.0.0.1 and its key, made for these tests and trusted nowhere else. */
@@ -30,14 +30,25 @@ export interface TestServer {
   stop(): void;
 }
 
-export async function listen(service: AggregatedDiscoveryServiceServer, port = 0): Promise<TestServer> {
+/** `serialize` replaces what is written for a response, to send what no message would encode to. */
+export async function listen(
+  service: AggregatedDiscoveryServiceServer,
+  port = 0,
+  serialize: (response: DeltaDiscoveryResponse) => Buffer = AggregatedDiscoveryServiceService.deltaAggregatedResources.responseSerialize,
+): Promise<TestServer> {
   const server = new Server({ "grpc.max_receive_message_length": 64 * 1024 * 1024 });
-  server.addService(AggregatedDiscoveryServiceService, service);
+  const { deltaAggregatedResources, ...others } = AggregatedDiscoveryServiceService;
+  server.addService({ ...others, deltaAggregatedResources: { ...deltaAggregatedResources, responseSerialize: serialize } }, service);
   const tls = ServerCredentials.createSsl(null, [{ private_key: Buffer.from(testKey), cert_chain: Buffer.from(testCertificate) }]);
   const bound = await new Promise<number>((resolve, reject) =>
     server.bindAsync(`127.0.0.1:${port}`, tls, (error, actual) => (error === null ? resolve(actual) : reject(error))),
   );
   return { port: bound, target: `127.0.0.1:${bound}`, stop: () => server.forceShutdown() };
+}
+
+/** Credentials that trust only the roots of the platform. */
+export async function systemCredentials(): Promise<{ readonly credentials: ChannelCredentials }> {
+  return { credentials: credentials.createSsl() };
 }
 
 export function accessTo(target: string, { token = "token", roots = testCertificate }: { token?: string; roots?: string } = {}): ControlPlaneAccess {
