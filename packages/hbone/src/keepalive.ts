@@ -8,7 +8,8 @@ export interface KeepaliveOptions {
   readonly intervalMs: number;
   /** How long an answer may take. */
   readonly timeoutMs: number;
-  readonly onDead: (error: MeshError) => void;
+  /** Without an error when the session ended well but its peer does not let go of the connection. */
+  readonly onDead: (error: MeshError | undefined) => void;
 }
 
 /** Starts pinging; traffic does not suppress PINGs. Dispose to stop. */
@@ -20,9 +21,14 @@ export function keepAlive(session: Http2Session, { clock, intervalMs, timeoutMs,
     onDead(new MeshError("HBONE_PING_TIMEOUT", `the peer did not answer a PING within ${timeoutMs} ms; is it gone or cut off?`));
   };
   function ping(): void {
-    if (stopped || session.destroyed) return;
+    if (stopped) return;
+    if (session.destroyed) {
+      stop();
+      onDead(undefined);
+      return;
+    }
     timer = clock.schedule(timeoutMs, dead);
-    // A ping that cannot be sent or is cancelled means that the session ends; its own events tell why.
+    // A ping that cannot be sent or is cancelled means that the session ends; the deadline stays, should it not end well.
     session.ping((error) => {
       if (stopped || error !== null) return;
       timer[Symbol.dispose]();

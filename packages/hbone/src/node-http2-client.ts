@@ -190,10 +190,11 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
   }
 
   destroy(error?: Error): void {
-    if (this.#session.destroyed) return;
-    this.#error ??= error;
-    this.#destroyed = true;
-    this.#session.destroy(error ?? new MeshError("HBONE_TUNNEL_LOST", "the tunnel was ended here"), NGHTTP2_CANCEL);
+    if (!this.#session.destroyed) {
+      this.#error ??= error;
+      this.#destroyed = true;
+      this.#session.destroy(error ?? new MeshError("HBONE_TUNNEL_LOST", "the tunnel was ended here"), NGHTTP2_CANCEL);
+    }
     // A session that was draining would wait for the peer's FIN; this is the abrupt end.
     setImmediate(() => this.#transport.destroy());
   }

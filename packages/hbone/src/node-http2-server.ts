@@ -1,5 +1,6 @@
 /** The server's side of a tunnel over node:http2: each well-formed CONNECT becomes an exchange; everything else is answered here. */
 import { constants, type IncomingHttpHeaders, performServerHandshake, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
+import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type Clock, MeshError, messageOf } from "@fairway/runtime";
@@ -8,9 +9,9 @@ import type { ConnectExchange, ConnectRequest, ServerTunnel, TunnelSettings, Tun
 import { keepAlive } from "./keepalive.ts";
 import { NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
 import { maxHeaderPairs, maxInvalidFrames, maxRefusedStreams, maxSessionMegabytes, resetBurst, resetRate } from "./settings.ts";
+import { UnblockedTransport } from "./unblocked-transport.ts";
 
 const { NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR } = constants;
-const highestStreamId = 2 ** 31 - 1;
 /** Headers of an answer carry no date; the option is missing from its type, hence the constants. */
 const answerWithBody = { endStream: false, sendDate: false };
 const answerWithoutBody = { endStream: true, sendDate: false };
@@ -19,7 +20,7 @@ type OnConnect = (exchange: ConnectExchange) => void;
 
 /** Starts the server side over `transport`, which it owns from here on. */
 export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect): ServerTunnel {
-  const session = performServerHandshake(transport, {
+  const session = performServerHandshake(transport instanceof Socket ? transport : new UnblockedTransport(transport), {
     settings: {
       initialWindowSize: settings.streamWindow,
       maxFrameSize: settings.frameSize,
@@ -49,7 +50,6 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
   #streams = 0;
   #destroyed = false;
   #error: Error | undefined;
-  #draining = false;
 
   constructor(clock: Clock, session: ServerHttp2Session, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect) {
     this.#session = session;
@@ -106,19 +106,16 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
   };
 
   drain(): void {
-    if (this.#draining || this.#session.destroyed) return;
-    this.#draining = true;
-    // First the highest stream id, the real one after a round trip: no CONNECT on its way is lost (RFC 9113 6.8).
-    this.#session.goaway(NGHTTP2_NO_ERROR, highestStreamId);
-    const sent = this.#session.ping(() => this.#session.close());
-    if (!sent) this.#session.close();
+    // One GOAWAY with the last stream seen, not the two of RFC 9113 6.8: node:http2 serves nothing new after the first, whatever it promised.
+    this.#session.close();
   }
 
   destroy(error?: Error): void {
-    if (this.#session.destroyed) return;
-    this.#error ??= error;
-    this.#destroyed = true;
-    this.#session.destroy(error ?? new MeshError("HBONE_TUNNEL_LOST", "the tunnel was ended here"), NGHTTP2_NO_ERROR);
+    if (!this.#session.destroyed) {
+      this.#error ??= error;
+      this.#destroyed = true;
+      this.#session.destroy(error ?? new MeshError("HBONE_TUNNEL_LOST", "the tunnel was ended here"), NGHTTP2_NO_ERROR);
+    }
     // A session that was draining would wait for the peer's FIN; this is the abrupt end.
     setImmediate(() => this.#transport.destroy());
   }

@@ -23,7 +23,7 @@ export interface RawFrame {
   readonly payload: Buffer;
 }
 
-const preface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
+export const preface: Buffer = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 const headerLength = 9;
 
 export function frame(type: number, frameFlags: number, stream: number, payload: Uint8Array = Buffer.alloc(0), length: number = payload.length): Buffer {

@@ -1,0 +1,584 @@
+/**
+ * What every engine must do with peers that misbehave: raw frames, wrong frames, floods, silence (performance anchors of CVE classes:
+ * rapid reset, CONTINUATION, header amplification, early data, missing pseudo-headers, window overflow).
+ */
+import { type Duplex, duplexPair } from "node:stream";
+import { errorCode, ManualClock } from "@fairway/runtime";
+import type { ExecutionContext, TestFn } from "ava";
+import type { ClientTunnel, ConnectExchange, PipeOutcome, ServerTunnel, TunnelEngine } from "../engine.ts";
+import { defaultClientSettings, defaultServerSettings } from "../settings.ts";
+import { memoryLink } from "./link.ts";
+import { connectHeaders, data, flags, frame, frameTypes, headerBlock, preface, RawPeer, rstStream, settings, status200, uint32 } from "./raw-peer.ts";
+import { forever, until } from "./tunnel-compliance.ts";
+
+export interface HostileSubject {
+  readonly name: string;
+  readonly create: (clock: ManualClock) => TunnelEngine;
+}
+
+const authority = "10.0.0.1:80";
+const errorCodes = { noError: 0, protocolError: 1, internalError: 2, flowControl: 3, streamClosed: 5, refused: 7, cancel: 8, calm: 11 } as const;
+
+interface Served {
+  readonly peer: RawPeer;
+  readonly tunnel: ServerTunnel;
+  readonly exchanges: ConnectExchange[];
+  readonly clock: ManualClock;
+}
+
+export function hostileCompliance(test: TestFn, { name, create }: HostileSubject): void {
+  const behaviour = (title: string, run: (t: ExecutionContext) => Promise<void>): void => {
+    test(`${name}: ${title}`, run);
+  };
+  /** By itself, for what looks at the memory of the whole process. */
+  const alone = (title: string, run: (t: ExecutionContext) => Promise<void>): void => {
+    test.serial(`${name}: ${title}`, run);
+  };
+  /** A server of the engine with a raw client. */
+  const serve = async (onConnect?: (exchange: ConnectExchange) => void): Promise<Served> => {
+    const clock = new ManualClock();
+    const link = await memoryLink();
+    const exchanges: ConnectExchange[] = [];
+    const tunnel = create(clock).serve(link.server, defaultServerSettings, (exchange) => {
+      exchanges.push(exchange);
+      onConnect?.(exchange);
+    });
+    return { peer: new RawPeer(link.client, "client"), tunnel, exchanges, clock };
+  };
+  /** A client of the engine with a raw server. */
+  const connect = async (): Promise<{ peer: RawPeer; tunnel: ClientTunnel; clock: ManualClock }> => {
+    const clock = new ManualClock();
+    const link = await memoryLink();
+    const peer = new RawPeer(link.server, "server");
+    const tunnel = await create(clock).connect(link.client, defaultClientSettings, { signal: forever });
+    return { peer, tunnel, clock };
+  };
+  /** A server of the engine with a client that never reads. */
+  const serveDeaf = async (): Promise<{ transport: Duplex; tunnel: ServerTunnel }> => {
+    const { client, server } = await memoryLink();
+    const tunnel = create(new ManualClock()).serve(server, defaultServerSettings, (exchange) => exchange.reject(503));
+    client.on("error", () => {});
+    client.write(Buffer.concat([preface, settings()]));
+    return { transport: client, tunnel };
+  };
+  wire(behaviour, serve, connect);
+  malformed(behaviour, serve);
+  resets(behaviour, serve, connect);
+  floods(behaviour, alone, serve, serveDeaf);
+  silence(behaviour, serve, connect);
+}
+
+type Behaviour = (title: string, run: (t: ExecutionContext) => Promise<void>) => void;
+type Serve = (onConnect?: (exchange: ConnectExchange) => void) => Promise<Served>;
+type Connect = () => Promise<{ peer: RawPeer; tunnel: ClientTunnel; clock: ManualClock }>;
+
+function echo(exchange: ConnectExchange): Promise<PipeOutcome> {
+  const [app, near] = duplexPair();
+  app.pipe(app);
+  return exchange.accept({}).pipe(near, { signal: forever });
+}
+
+function settingsOf(payload: Buffer): Map<number, number> {
+  const found = new Map<number, number>();
+  for (let at = 0; at < payload.length; at += 6) found.set(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+  return found;
+}
+
+function wire(behaviour: Behaviour, serve: Serve, connect: Connect): void {
+  for (const side of ["server", "client"] as const) {
+    behaviour(`the ${side} announces the settings and the connection window of the contract`, async (t) => {
+      const { peer, tunnel } = side === "server" ? await serve() : await connect();
+      const own = side === "server" ? defaultServerSettings : defaultClientSettings;
+      const sent = settingsOf((await peer.receive(({ type, flags: bits }) => type === frameTypes.settings && (bits & flags.ack) === 0)).payload);
+      t.is(sent.get(4), 4 * 1024 * 1024);
+      t.is(sent.get(5), 1024 * 1024);
+      t.is(sent.get(6), own.maxHeaderBytes);
+      t.is(sent.get(3), side === "server" ? 200 : undefined);
+      t.is(sent.get(2), side === "server" ? undefined : 0);
+      const { payload } = await peer.receive(({ type, stream }) => type === frameTypes.windowUpdate && stream === 0);
+      t.is(payload.readUInt32BE(0), 16 * 1024 * 1024 - 65_535);
+      tunnel.destroy();
+    });
+  }
+
+  behaviour("bytes sent before the 200 wait for it, and arrive after it", async (t) => {
+    const { peer, exchanges, tunnel } = await serve();
+    peer.send(connectHeaders(1, authority), data(1, "early "), data(1, "bird", flags.endStream));
+    await until(() => exchanges.length === 1);
+    t.deepEqual(
+      peer.frames.filter(({ stream }) => stream === 1),
+      [],
+    );
+    const outcome = echo(exchanges[0] as ConnectExchange);
+    t.is(await peer.receiveAll(1), "early bird");
+    t.is((await outcome).error, undefined);
+    tunnel.destroy();
+  });
+
+  behaviour("bytes sent before a refusal reach nobody", async (t) => {
+    const { peer, exchanges, tunnel } = await serve((exchange) => exchange.reject(401));
+    peer.send(connectHeaders(1, authority), data(1, "smuggled"));
+    const answer = await peer.receive(({ type, stream }) => type === frameTypes.headers && stream === 1);
+    t.not(answer.flags & flags.endStream, 0);
+    t.is(exchanges.length, 1);
+    await until(() => tunnel.streams === 0);
+    tunnel.destroy();
+  });
+
+  behaviour("a CONNECT that crosses the GOAWAY of a drain is served, or the GOAWAY says that it was not seen", async (t) => {
+    const { peer, tunnel, exchanges } = await serve((exchange) => void echo(exchange));
+    await peer.receive(({ type }) => type === frameTypes.settings);
+    tunnel.drain();
+    peer.send(connectHeaders(1, authority), data(1, "crossing", flags.endStream));
+    await peer.receive(({ type }) => type === frameTypes.goaway);
+    await settled();
+    const promised = peer.frames.filter(({ type }) => type === frameTypes.goaway).map(({ payload }) => payload.readUInt32BE(0));
+    if (exchanges.length === 0) t.is(promised.at(-1), 0);
+    else t.is(await peer.receiveAll(1), "crossing");
+    tunnel.destroy();
+  });
+
+  behaviour("an answer without a body carries the status and END_STREAM, and the stream is let go", async (t) => {
+    const { peer, tunnel } = await serve((exchange) => exchange.reject(503));
+    peer.send(connectHeaders(1, authority));
+    const answer = await peer.receive(({ type, stream }) => type === frameTypes.headers && stream === 1);
+    t.not(answer.flags & flags.endStream, 0);
+    const reset = await peer.receive(({ type, stream }) => type === frameTypes.rstStream && stream === 1);
+    t.is(reset.payload.readUInt32BE(0), errorCodes.noError);
+    tunnel.destroy();
+  });
+}
+
+function malformed(behaviour: Behaviour, serve: Serve): void {
+  const refused: readonly (readonly [string, readonly (readonly [string, string])[]])[] = [
+    [
+      "a GET",
+      [
+        [":method", "GET"],
+        [":scheme", "http"],
+        [":authority", authority],
+        [":path", "/"],
+      ],
+    ],
+    [
+      "an authority without a port",
+      [
+        [":method", "CONNECT"],
+        [":authority", "10.0.0.1"],
+      ],
+    ],
+    [
+      "an authority that is a scoped address",
+      [
+        [":method", "CONNECT"],
+        [":authority", "[fe80::1%eth0]:80"],
+      ],
+    ],
+  ];
+  const reset: readonly (readonly [string, readonly (readonly [string, string])[]])[] = [
+    [
+      "an authority with a path",
+      [
+        [":method", "CONNECT"],
+        [":authority", "10.0.0.1:80/admin"],
+      ],
+    ],
+    ["no :authority", [[":method", "CONNECT"]]],
+    ["no :method", [[":authority", authority]]],
+    [
+      "two :method",
+      [
+        [":method", "CONNECT"],
+        [":method", "CONNECT"],
+        [":authority", authority],
+      ],
+    ],
+    [
+      "two :authority",
+      [
+        [":method", "CONNECT"],
+        [":authority", authority],
+        [":authority", "10.0.0.2:80"],
+      ],
+    ],
+    [
+      ":path and :scheme on a CONNECT",
+      [
+        [":method", "CONNECT"],
+        [":scheme", "https"],
+        [":authority", authority],
+        [":path", "/"],
+      ],
+    ],
+    [
+      "an unknown pseudo-header",
+      [
+        [":method", "CONNECT"],
+        [":authority", authority],
+        [":evil", "1"],
+      ],
+    ],
+    [
+      "a pseudo-header after a field",
+      [
+        [":method", "CONNECT"],
+        ["baggage", "a=b"],
+        [":authority", authority],
+      ],
+    ],
+    [
+      "an upper-case field name",
+      [
+        [":method", "CONNECT"],
+        [":authority", authority],
+        ["Baggage", "a=b"],
+      ],
+    ],
+    [
+      "a connection-specific field",
+      [
+        [":method", "CONNECT"],
+        [":authority", authority],
+        ["connection", "close"],
+      ],
+    ],
+    [
+      "a response's status",
+      [
+        [":method", "CONNECT"],
+        [":authority", authority],
+        [":status", "200"],
+      ],
+    ],
+  ];
+  for (const [what, fields] of refused) {
+    behaviour(`${what} is answered 400 and never asked of anybody`, async (t) => {
+      const { peer, exchanges, tunnel } = await serve((exchange) => void echo(exchange));
+      peer.send(frame(frameTypes.headers, flags.endHeaders, 1, headerBlock(fields)));
+      const { payload, flags: bits } = await peer.receive(({ type, stream }) => type === frameTypes.headers && stream === 1);
+      // 0x8c is `:status 400` of the static table.
+      t.is(payload[0], 0x8c);
+      t.not(bits & flags.endStream, 0);
+      t.deepEqual(exchanges, []);
+      await stillServes(t, peer, 3);
+      tunnel.destroy();
+    });
+  }
+  for (const [what, fields] of reset) {
+    behaviour(`${what} resets the stream with PROTOCOL_ERROR and nothing else`, async (t) => {
+      const { peer, exchanges, tunnel } = await serve((exchange) => void echo(exchange));
+      peer.send(frame(frameTypes.headers, flags.endHeaders, 1, headerBlock(fields)));
+      const { payload } = await peer.receive(({ type, stream }) => type === frameTypes.rstStream && stream === 1);
+      t.is(payload.readUInt32BE(0), errorCodes.protocolError);
+      t.deepEqual(exchanges, []);
+      await stillServes(t, peer, 3);
+      tunnel.destroy();
+    });
+  }
+
+  const fatal: readonly (readonly [string, Buffer])[] = [
+    ["bytes that are no frames", Buffer.from("GET / HTTP/1.1\r\nhost: x\r\n\r\nand then some more bytes")],
+    ["a frame longer than allowed", frame(frameTypes.data, 0, 1, Buffer.alloc(16), 2 * 1024 * 1024)],
+    ["a SETTINGS frame of a wrong length", frame(frameTypes.settings, 0, 0, Buffer.alloc(5))],
+    ["HEADERS on stream 0", connectHeaders(0, authority)],
+    ["HEADERS on an even stream", connectHeaders(2, authority)],
+    ["a header block that is no HPACK", frame(frameTypes.headers, flags.endHeaders, 1, Buffer.alloc(8, 0xff))],
+    ["CONTINUATION out of the blue", frame(frameTypes.continuation, flags.endHeaders, 1, Buffer.alloc(1))],
+    ["PUSH_PROMISE from a client", frame(frameTypes.pushPromise, flags.endHeaders, 1, uint32(2))],
+    ["DATA with more padding than payload", Buffer.concat([connectHeaders(1, authority), frame(frameTypes.data, flags.padded, 1, Buffer.from([200, 1]))])],
+    ["a connection window above 2^31-1", frame(frameTypes.windowUpdate, 0, 0, uint32(2 ** 31 - 1))],
+    ["a window update of nothing", frame(frameTypes.windowUpdate, 0, 0, uint32(0))],
+  ];
+  for (const [what, bytes] of fatal) {
+    behaviour(`${what} ends the tunnel`, async (t) => {
+      const { peer, tunnel } = await serve((exchange) => void echo(exchange));
+      await peer.receive(({ type }) => type === frameTypes.settings);
+      peer.send(bytes);
+      await tunnel.closed;
+      await peer.closed();
+      t.is(tunnel.streams, 0);
+    });
+  }
+
+  behaviour("a connection that ends within a frame ends the tunnel", async (t) => {
+    const { peer, tunnel } = await serve();
+    peer.send(connectHeaders(1, authority).subarray(0, 12));
+    peer.end();
+    await tunnel.closed;
+    t.is(tunnel.streams, 0);
+  });
+
+  behaviour("frames of unknown type and unknown settings are ignored", async (t) => {
+    const { peer, tunnel } = await serve((exchange) => void echo(exchange));
+    peer.send(frame(0xfa, 0xff, 1, Buffer.alloc(32)), settings([[0xf000, 7]]), frame(frameTypes.priority, 0, 1, Buffer.alloc(5, 1)));
+    await stillServes(t, peer, 1);
+    tunnel.destroy();
+  });
+
+  behaviour("hostile values of known headers are dropped, and __proto__ is only a name", async (t) => {
+    const { peer, exchanges, tunnel } = await serve((exchange) => void echo(exchange));
+    const fields = [
+      ["__proto__", "polluted"],
+      ["constructor", "x"],
+      ["forwarded", 'for="'],
+      ["traceparent", ""],
+      ["baggage", "k8s.pod.name=\u00e9"],
+    ] as const;
+    peer.send(connectHeaders(1, authority, fields));
+    await until(() => exchanges.length === 1);
+    t.deepEqual(exchanges[0]?.request, { authority, baggage: undefined, forwarded: 'for="', traceparent: undefined, forwardedNetwork: undefined });
+    t.is(Reflect.get({}, "polluted"), undefined);
+    tunnel.destroy();
+  });
+
+  behaviour("repeated baggage headers are joined", async (t) => {
+    const { peer, exchanges, tunnel } = await serve();
+    peer.send(
+      connectHeaders(1, authority, [
+        ["baggage", "a=1"],
+        ["baggage", "b=2"],
+      ]),
+    );
+    await until(() => exchanges.length === 1);
+    t.is(exchanges[0]?.request.baggage?.replaceAll(" ", ""), "a=1,b=2");
+    tunnel.destroy();
+  });
+}
+
+async function stillServes(t: ExecutionContext, peer: RawPeer, stream: number): Promise<void> {
+  peer.send(connectHeaders(stream, authority), data(stream, "alive", flags.endStream));
+  t.is(await peer.receiveAll(stream), "alive");
+}
+
+function resets(behaviour: Behaviour, serve: Serve, connect: Connect): void {
+  const codes: readonly (readonly [string, number, string | undefined])[] = [
+    ["NO_ERROR", errorCodes.noError, undefined],
+    ["CANCEL", errorCodes.cancel, undefined],
+    ["STREAM_CLOSED", errorCodes.streamClosed, undefined],
+    ["INTERNAL_ERROR", errorCodes.internalError, "HBONE_RESET"],
+    ["PROTOCOL_ERROR", errorCodes.protocolError, "HBONE_RESET"],
+    ["an unknown code", 0xbeef, "HBONE_RESET"],
+  ];
+  for (const [what, code, expected] of codes) {
+    behaviour(`a reset with ${what} ${expected === undefined ? "is a clean end" : "is an error"} for a client's stream`, async (t) => {
+      const { peer, tunnel } = await connect();
+      const opening = tunnel.open({ authority }, { signal: forever });
+      await peer.receive(({ type }) => type === frameTypes.headers);
+      peer.send(status200(1));
+      const { stream } = await opening;
+      const [app, near] = duplexPair();
+      const outcome = stream.pipe(near, { signal: forever });
+      let got = "";
+      app.on("data", (chunk) => {
+        got += chunk;
+      });
+      const ended = new Promise((resolve) => app.once("end", resolve));
+      peer.send(data(1, "before the reset"), rstStream(1, code));
+      await ended;
+      t.is(got, "before the reset");
+      const { error, received } = await outcome;
+      t.is(errorCode(error), expected);
+      t.is(received, 16);
+      await until(() => tunnel.streams === 0);
+      t.true(tunnel.usable);
+      tunnel.destroy();
+    });
+
+    behaviour(`a reset with ${what} ${expected === undefined ? "is a clean end" : "is an error"} for a server's stream`, async (t) => {
+      const outcomes: Promise<PipeOutcome>[] = [];
+      const { peer, tunnel } = await serve((exchange) => outcomes.push(echo(exchange)));
+      peer.send(connectHeaders(1, authority));
+      await peer.receive(({ type }) => type === frameTypes.headers);
+      peer.send(rstStream(1, code));
+      t.is(errorCode((await outcomes[0])?.error), expected);
+      await stillServes(t, peer, 3);
+      tunnel.destroy();
+    });
+  }
+
+  behaviour("a reset before the answer rejects the open, and a refused stream counts as a lost tunnel", async (t) => {
+    const { peer, tunnel } = await connect();
+    const first = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type, stream }) => type === frameTypes.headers && stream === 1);
+    peer.send(rstStream(1, errorCodes.internalError));
+    await t.throwsAsync(first, { code: "HBONE_RESET" });
+    const second = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type, stream }) => type === frameTypes.headers && stream === 3);
+    peer.send(rstStream(3, errorCodes.refused));
+    await t.throwsAsync(second, { code: "HBONE_TUNNEL_LOST" });
+    tunnel.destroy();
+  });
+
+  behaviour("a GOAWAY that did not see the CONNECT rejects it as lost and closes the tunnel to new streams", async (t) => {
+    const { peer, tunnel, clock } = await connect();
+    const opening = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type }) => type === frameTypes.headers);
+    peer.send(frame(frameTypes.goaway, 0, 0, Buffer.concat([uint32(0), uint32(errorCodes.noError)])));
+    await t.throwsAsync(opening, { code: "HBONE_TUNNEL_LOST" });
+    t.false(tunnel.usable);
+    // The peer does not close its end; the tunnel does not wait for it for ever.
+    await settled();
+    await clock.advance(10_000);
+    t.is(await tunnel.closed, undefined);
+  });
+
+  behaviour("a GOAWAY with an error ends every stream with an error", async (t) => {
+    const { peer, tunnel } = await connect();
+    const opening = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type }) => type === frameTypes.headers);
+    peer.send(status200(1));
+    const [app, near] = duplexPair();
+    app.resume();
+    const outcome = (await opening).stream.pipe(near, { signal: forever });
+    peer.send(frame(frameTypes.goaway, 0, 0, Buffer.concat([uint32(1), uint32(errorCodes.calm)])));
+    t.is(errorCode((await outcome).error), "HBONE_TUNNEL_LOST");
+    t.regex(String(await tunnel.closed), /ENHANCE_YOUR_CALM/);
+  });
+
+  behaviour("an answer that is not 200 is a refusal, whatever it is", async (t) => {
+    const { peer, tunnel } = await connect();
+    const opening = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type }) => type === frameTypes.headers);
+    peer.send(frame(frameTypes.headers, flags.endHeaders | flags.endStream, 1, headerBlock([[":status", "302"]])));
+    await t.throwsAsync(opening, { code: "HBONE_REFUSED", message: /302/ });
+    tunnel.destroy();
+  });
+}
+
+function floods(behaviour: Behaviour, alone: Behaviour, serve: Serve, serveDeaf: () => Promise<{ transport: Duplex; tunnel: ServerTunnel }>): void {
+  behaviour("a client that opens and resets streams without end loses its tunnel", async (t) => {
+    const { peer, tunnel, exchanges } = await serve((exchange) => void exchange.cancelled);
+    const most = 100_000;
+    for (let stream = 1; stream < 2 * most && !peer.ended; stream += 200) {
+      const burst: Buffer[] = [];
+      for (let id = stream; id < stream + 200; id += 2) burst.push(connectHeaders(id, authority), rstStream(id, errorCodes.cancel));
+      peer.send(...burst);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await tunnel.closed;
+    t.true(exchanges.length < most / 4, `${exchanges.length} streams were accepted`);
+    t.is(tunnel.streams, 0);
+  });
+
+  behaviour("5,000 connections that end well, one after the other in bursts, leave the tunnel alive", async (t) => {
+    const { peer, tunnel } = await serve((exchange) => void echo(exchange));
+    let stream = 1;
+    for (let burst = 0; burst < 50; burst++) {
+      const first = stream;
+      for (; stream < first + 200; stream += 2) peer.send(connectHeaders(stream, authority), data(stream, "x", flags.endStream));
+      for (let id = first; id < stream; id += 2) await peer.receiveAll(id);
+      peer.frames.length = 0;
+    }
+    await stillServes(t, peer, stream);
+    tunnel.destroy();
+  });
+
+  behaviour("CONTINUATION without end ends the tunnel", async (t) => {
+    const { peer, tunnel, exchanges } = await serve();
+    const block = headerBlock([
+      [":method", "CONNECT"],
+      [":authority", authority],
+    ]);
+    peer.send(frame(frameTypes.headers, 0, 1, block));
+    const filler = headerBlock([["x", "y"]]);
+    for (let count = 0; count < 10_000 && !peer.ended; count++) {
+      peer.send(frame(frameTypes.continuation, 0, 1, filler));
+      if (count % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    await tunnel.closed;
+    t.deepEqual(exchanges, []);
+  });
+
+  behaviour("headers that are too many or too large never become a CONNECT", async (t) => {
+    const { peer, exchanges, tunnel } = await serve();
+    const crumbs = Array.from({ length: 4_000 }, (): readonly [string, string] => ["cookie", "a=b"]);
+    peer.send(connectHeaders(1, authority, crumbs));
+    const large = frame(
+      frameTypes.headers,
+      flags.endHeaders,
+      3,
+      headerBlock([
+        [":method", "CONNECT"],
+        [":authority", authority],
+        ["x", "y".repeat(100_000)],
+      ]),
+    );
+    peer.send(large);
+    await until(() => peer.ended || peer.frames.some(({ type, stream }) => type === frameTypes.rstStream && stream === 3));
+    t.deepEqual(exchanges, []);
+    tunnel.destroy();
+  });
+
+  for (const [what, bytes] of [
+    ["SETTINGS", settings([[3, 100]])],
+    ["PING", frame(frameTypes.ping, 0, 0, Buffer.alloc(8))],
+  ] as const) {
+    alone(`${what} without end, with nobody reading the answers, does not pile up`, async (t) => {
+      const { transport, tunnel } = await serveDeaf();
+      const before = process.memoryUsage().rss;
+      const burst = Buffer.concat(Array.from({ length: 1_000 }, () => bytes));
+      for (let count = 0; count < 200 && transport.writable; count++) {
+        transport.write(burst);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      const grown = process.memoryUsage().rss - before;
+      t.true(grown < 64 * 1024 * 1024, `memory grew by ${grown} bytes`);
+      tunnel.destroy();
+      transport.destroy();
+    });
+  }
+}
+
+function silence(behaviour: Behaviour, serve: Serve, connect: Connect): void {
+  behaviour("a client that answers no PING is gone after 10 and 20 seconds", async (t) => {
+    const { peer, tunnel, clock } = await serve();
+    await peer.receive(({ type }) => type === frameTypes.settings);
+    await clock.advance(9_999);
+    t.is(pings(peer), 0);
+    await clock.advance(1);
+    await until(() => pings(peer) === 1);
+    await clock.advance(19_999);
+    t.false(peer.ended);
+    await clock.advance(1);
+    t.is(errorCode(await tunnel.closed), "HBONE_PING_TIMEOUT");
+    await peer.closed();
+  });
+
+  behaviour("a server that answers no PING is gone after 10 and 20 seconds, and its streams with it", async (t) => {
+    const { peer, tunnel, clock } = await connect();
+    const opening = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type }) => type === frameTypes.headers);
+    peer.send(status200(1));
+    const [app, near] = duplexPair();
+    app.resume();
+    const outcome = (await opening).stream.pipe(near, { signal: forever });
+    await clock.advance(10_000);
+    await until(() => pings(peer) === 1);
+    await clock.advance(20_000);
+    t.is(errorCode((await outcome).error), "HBONE_TUNNEL_LOST");
+    t.is(errorCode(await tunnel.closed), "HBONE_PING_TIMEOUT");
+    t.false(tunnel.usable);
+  });
+
+  behaviour("a peer that answers is asked again 10 seconds after each answer", async (t) => {
+    const { peer, tunnel, clock } = await serve();
+    await peer.receive(({ type }) => type === frameTypes.settings);
+    for (let round = 1; round <= 3; round++) {
+      await clock.advance(10_000);
+      await until(() => pings(peer) === round);
+      const asked = peer.frames.filter(({ type }) => type === frameTypes.ping).at(-1);
+      peer.send(frame(frameTypes.ping, flags.ack, 0, asked?.payload));
+      await settled();
+    }
+    t.is(pings(peer), 3);
+    tunnel.destroy();
+  });
+}
+
+function pings(peer: RawPeer): number {
+  return peer.frames.filter(({ type, flags: bits }) => type === frameTypes.ping && (bits & flags.ack) === 0).length;
+}
+
+async function settled(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
