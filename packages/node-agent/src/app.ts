@@ -30,7 +30,16 @@ export interface AgentOptions {
 }
 
 /** Runs until `stop`. Throws what keeps it from starting. */
-export async function runAgent({ config, client, clock, log, stop }: AgentOptions): Promise<void> {
+export async function runAgent(options: AgentOptions): Promise<void> {
+  try {
+    await serve(options);
+  } catch (thrown) {
+    // Stopped while it was starting: nothing is wrong.
+    if (!options.stop.aborted) throw thrown;
+  }
+}
+
+async function serve({ config, client, clock, log, stop }: AgentOptions): Promise<void> {
   await using stack = new AsyncDisposableStack();
   await selfTest();
   const readiness = new Readiness();

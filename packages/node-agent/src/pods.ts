@@ -28,6 +28,7 @@ export class Pods implements AsyncDisposable {
   readonly #tasks: TaskGroup;
   readonly #subscriptions: Disposable[] = [];
   #resyncedAt: number;
+  #stopped = false;
 
   constructor(options: PodsOptions) {
     const { log, clock, random } = options;
@@ -89,6 +90,7 @@ export class Pods implements AsyncDisposable {
     const key = `${namespace}/${name}`;
     return this.#turns.run(key, async () => {
       signal.throwIfAborted();
+      if (this.#stopped) throw new MeshError("NODE_AGENT_STOPPING", "the node agent is stopping; the pod will be tried again");
       const decision = enrolmentOf(pod, namespaces.get(namespace), enrolment);
       if (decision.kind === "leave-out") return "left-out";
       this.#warn(key, decision.warnings);
@@ -110,9 +112,10 @@ export class Pods implements AsyncDisposable {
     });
   }
 
-  /** Takes every pod out of the mesh: the mesh is being uninstalled. */
+  /** Takes every pod out of the mesh, and no pod in any more: the mesh is being uninstalled. */
   async releaseAll(signal: AbortSignal): Promise<void> {
     const { enroller, pods, log } = this.#options;
+    await this.#stop();
     for (const key of enroller.keys()) {
       const pod = pods.get(key);
       if (pod === undefined) continue;
@@ -128,6 +131,11 @@ export class Pods implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopped = true;
     for (const subscription of this.#subscriptions) subscription[Symbol.dispose]();
     await this.#queue[Symbol.asyncDispose]();
     await this.#tasks[Symbol.asyncDispose]();
