@@ -7,7 +7,7 @@ import type { Clock, Logger } from "@fairway/runtime";
 import { messageOf } from "@fairway/runtime";
 import { definitionFinalizer, definitionsTable, followDefinition } from "./custom-definitions.ts";
 import { deleteObject, finishDeletion, foregroundFinalizer, orphanFinalizer } from "./deletion.ts";
-import type { KubeObject } from "./kube-object.ts";
+import type { KubeObject, ObjectMeta } from "./kube-object.ts";
 import { timestamp } from "./object-writer.ts";
 import type { ResourceType, ResourceTypes } from "./resource-types.ts";
 import type { Change, Storage } from "./storage.ts";
@@ -207,7 +207,10 @@ export class GarbageCollector implements Disposable {
     this.#put(type, { ...object, metadata: { ...object.metadata, finalizers } });
   }
 
-  #put(type: ResourceType, object: KubeObject): void {
+  #put(type: ResourceType, changed: KubeObject): void {
+    const { finalizers = [], ownerReferences = [], ...rest } = changed.metadata;
+    const metadata: ObjectMeta = { ...rest, ...(finalizers.length === 0 ? {} : { finalizers }), ...(ownerReferences.length === 0 ? {} : { ownerReferences }) };
+    const object: KubeObject = { ...changed, metadata };
     if (finishDeletion(this.#options.storage, type, object) === undefined) this.#options.storage.put(type.table, object);
   }
 

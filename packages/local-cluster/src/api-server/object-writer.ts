@@ -9,11 +9,12 @@ import { ApiError } from "./api-error.ts";
 import type { ClusterIps } from "./cluster-ips.ts";
 import { applyDefaults } from "./defaults.ts";
 import { finishDeletion } from "./deletion.ts";
-import { cloneJson, type JsonObject, sameJson } from "./json.ts";
+import { cloneJson, isObject, type JsonObject, sameJson } from "./json.ts";
 import { type KubeObject, parseObject } from "./kube-object.ts";
 import { type Manager, type ManagerEntry, managersAfterEdit, trackUpdate, writeManagers } from "./managed-fields.ts";
 import { mergeSchemaOf } from "./merge-schema.ts";
 import { applyFields } from "./patch/apply.ts";
+import { decodeJson } from "./request-body.ts";
 import { apiVersionOf, type ResourceType } from "./resource-types.ts";
 import { checkShape } from "./shape-check.ts";
 import type { Storage } from "./storage.ts";
@@ -99,6 +100,7 @@ export class ObjectWriter {
       managers: managersAfterEdit(live?.metadata.managedFields, undefined),
       manager: this.#manager(type, options, "Apply"),
       force: options.force,
+      lastApplied: options.fieldManager === "kubectl" ? lastAppliedOf(live) : undefined,
       schema: mergeSchemaOf(type),
       time: this.#now(),
     });
@@ -249,6 +251,18 @@ export class ObjectWriter {
 
   #now(): string {
     return timestamp(this.#clock.now());
+  }
+}
+
+/** What kubectl's client-side apply last sent, from its annotation; nothing when that cannot be read. */
+function lastAppliedOf(live: KubeObject | undefined): JsonObject | undefined {
+  const text = live?.metadata.annotations?.["kubectl.kubernetes.io/last-applied-configuration"];
+  if (text === undefined) return undefined;
+  try {
+    const value = decodeJson(text);
+    return isObject(value) ? value : undefined;
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,18 +1,21 @@
 /**
- * `pods/portforward` over WebSocket, v4: the i-th `ports` parameter has channel 2i for data and 2i+1 for errors; each channel
+ * `pods/portforward` over WebSocket: kubectl's tunnel (port-forward-tunnel.ts), or v4, which other clients speak: the i-th `ports` parameter has channel 2i for data and 2i+1 for errors; each channel
  * opens with its port number, two bytes, little-endian.
  */
 import type { Duplex } from "node:stream";
 import { MeshError, messageOf } from "@fairway/runtime";
 import { ApiError } from "./api-error.ts";
 import type { SessionOptions } from "./exec-session.ts";
+import { runTunnel, tunnelProtocol } from "./port-forward-tunnel.ts";
 
-export const forwardProtocols: readonly string[] = ["v4.channel.k8s.io"];
+export const forwardProtocols: readonly string[] = [tunnelProtocol, "v4.channel.k8s.io"];
 
 /** Ports one session may name. */
 const maxPorts = 16;
 
+/** Forwards until either side is gone, in the protocol the client chose. */
 export async function runForward(options: SessionOptions): Promise<void> {
+  if (options.client.protocol === tunnelProtocol) return await runTunnel(options);
   const { client, info, gateway, signal } = options;
   const gone = new AbortController();
   const closed = new Promise<void>((resolve) => client.once("close", () => resolve()));

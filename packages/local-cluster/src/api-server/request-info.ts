@@ -82,8 +82,13 @@ function verbOf(method: string, name: string, query: URLSearchParams): string {
 
 export function attributesOf(request: RequestInfo): Attributes {
   if (request.kind === "path") return { kind: "path", verb: request.verb === "head" ? "get" : request.verb, path: request.path };
-  const { verb, group, plural, subresource, namespace, name } = request;
-  return { kind: "resource", verb, group, resource: plural, subresource, namespace, name };
+  const { verb, group, plural, subresource, namespace, name, query } = request;
+  return { kind: "resource", verb, group, resource: plural, subresource, namespace, name: name === "" ? selectedName(query) : name };
+}
+
+/** A list or watch of one object by `metadata.name` is authorized by that name, so that roles with `resourceNames` allow it. */
+function selectedName(query: URLSearchParams): string {
+  return /(?:^|,)metadata\.name==?([^,=!]+)/.exec(query.get("fieldSelector") ?? "")?.[1] ?? "";
 }
 
 function decode(part: string): string {

@@ -13,6 +13,8 @@ export interface ApplyRequest {
   readonly managers: readonly ManagerEntry[];
   readonly manager: Manager;
   readonly force: boolean;
+  /** What the live object's client-side apply set: `kubectl`, and only it, may take that over without force. */
+  readonly lastApplied?: JsonObject | undefined;
   readonly schema: MergeSchema;
   readonly time: string;
 }
@@ -23,7 +25,7 @@ export interface Applied {
 }
 
 /** Throws a 409 that names each conflicting manager and field, unless forced. */
-export function applyFields({ live, wished, managers, manager, force, schema, time }: ApplyRequest): Applied {
+export function applyFields({ live, wished, managers, manager, force, lastApplied, schema, time }: ApplyRequest): Applied {
   const wishes = ownedPart(wished);
   const mine = managers.find((entry) => sameManager(entry, manager));
   const wishedFields = fieldsIn(wishes, schema);
@@ -31,9 +33,11 @@ export function applyFields({ live, wished, managers, manager, force, schema, ti
   if (!isObject(merged)) throw ApiError.badRequest("an applied configuration must be an object");
   const { changed } = fieldChanges(ownedPart(live), ownedPart(merged), schema);
   let others = managers.filter((entry) => entry !== mine);
-  const conflicts = others.flatMap((entry) => commonPaths(changed, entry.fields).map((path) => ({ entry, path })));
-  if (conflicts.length > 0) {
-    if (!force) throw conflictError(conflicts);
+  const contested = others.some((entry) => commonPaths(changed, entry.fields).length > 0);
+  if (contested) {
+    const disputed = difference(changed, takenOver(live, lastApplied, schema));
+    const conflicts = others.flatMap((entry) => commonPaths(disputed, entry.fields).map((path) => ({ entry, path })));
+    if (!force && conflicts.length > 0) throw conflictError(conflicts);
     others = others.map((entry) => ({ ...entry, fields: difference(entry.fields, changed) })).filter((entry) => !isEmptySet(entry.fields));
   }
   let object = merged;
@@ -47,6 +51,13 @@ export function applyFields({ live, wished, managers, manager, force, schema, ti
   const unchanged = mine !== undefined && sameJson(ownedPart(live), ownedPart(object)) && isEmptySet(withoutKept(wishedFields, mine.fields));
   const entry: ManagerEntry = { ...manager, time: unchanged ? mine.time : time, fields: wishedFields };
   return { object, managers: isEmptySet(wishedFields) ? others : [...others, entry] };
+}
+
+/** The fields of the last client-side apply that still have the value it gave them. */
+function takenOver(live: JsonObject | undefined, lastApplied: JsonObject | undefined, schema: MergeSchema): FieldSet {
+  if (lastApplied === undefined) return emptyFields;
+  const { changed } = fieldChanges(ownedPart(live), ownedPart(lastApplied), schema);
+  return withoutKept(fieldsIn(ownedPart(lastApplied), schema), changed);
 }
 
 function conflictError(conflicts: readonly { readonly entry: ManagerEntry; readonly path: string }[]): ApiError {
