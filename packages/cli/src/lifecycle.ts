@@ -71,6 +71,7 @@ export async function upInForeground({
   stop: AbortSignal;
 }): Promise<void> {
   const progress = progressOn(process.stderr);
+  await mkdir(stateFolder, { recursive: true });
   const startTime = await processStartTime(process.pid);
   await writeState(stateFolder, { pid: process.pid, startTime: startTime ?? "", kubeconfig: undefined });
   const cluster = await raiseCluster({ name, stateFolder, nodes, progress });
