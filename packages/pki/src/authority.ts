@@ -10,7 +10,7 @@ import { subjectKeyIdOf } from "./certificate.ts";
 import { verifyCsr } from "./csr.ts";
 import { type Asn1, encodePem } from "./der.ts";
 import { type AltNames, authorityKeyId, basicConstraints, keyUsage, serverAndClientAuth, subjectAltNames, subjectKeyId } from "./extensions.ts";
-import { emptyName, issueCertificate, keyId, organizationName, subjectOf } from "./issue.ts";
+import { emptyName, type Issuer, issueCertificate, keyId, organizationName, subjectOf } from "./issue.ts";
 import { generateKeyPair, requireAcceptedKey } from "./key.ts";
 
 const dayMs = 86_400_000;
@@ -46,11 +46,16 @@ export class Authority {
   readonly #clock: Clock;
   readonly #material: AuthorityMaterial;
   readonly #pem: Required<AuthorityPem>;
+  /** Read from the signing certificate once: every leaf repeats them. */
+  readonly #issuer: Issuer;
+  readonly #signerKeyId: Asn1;
 
   private constructor(pem: AuthorityPem, clock: Clock) {
     this.#clock = clock;
     this.#material = parseAuthorityMaterial(pem, clock.now());
-    const { signer, roots } = this.#material;
+    const { signer, roots, privateKey } = this.#material;
+    this.#issuer = { name: subjectOf(signer.x509.raw), privateKey };
+    this.#signerKeyId = authorityKeyId(subjectKeyIdOf(signer.x509.raw) ?? keyId(signer.x509.publicKey));
     this.#pem = { caCert: signer.pem, caKey: pem.caKey, certChain: pem.certChain ?? "", rootCert: roots.map((root) => root.pem).join("") };
   }
 
@@ -152,18 +157,12 @@ export class Authority {
       );
     }
     const now = this.#clock.now();
-    const { signer, privateKey, notAfter: chainEnd } = this.#material;
+    const { notAfter: chainEnd } = this.#material;
     if (chainEnd <= now) throw new MeshError("PKI_CA_EXPIRED", "the CA's certificate chain has expired; renew ca-cert.pem");
     const notBefore = now - clockSkewMs;
     const notAfter = Math.min(now + (requestedTtlMs > 0 ? requestedTtlMs : defaultCertificateTtlMs), chainEnd);
-    const extensions = [
-      keyUsage({ isCa: false }),
-      serverAndClientAuth(),
-      basicConstraints({ isCa: false }),
-      authorityKeyId(subjectKeyIdOf(signer.x509.raw) ?? keyId(signer.x509.publicKey)),
-      subjectAltNames(names),
-    ];
+    const extensions = [keyUsage({ isCa: false }), serverAndClientAuth(), basicConstraints({ isCa: false }), this.#signerKeyId, subjectAltNames(names)];
     const content = { subject: emptyName, publicKey, notBefore, notAfter, extensions };
-    return { pem: encodePem("CERTIFICATE", issueCertificate(content, { name: subjectOf(signer.x509.raw), privateKey })), notBefore, notAfter };
+    return { pem: encodePem("CERTIFICATE", issueCertificate(content, this.#issuer)), notBefore, notAfter };
   }
 }

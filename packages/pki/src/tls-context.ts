@@ -79,7 +79,7 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
             checkServerIdentity: () => undefined,
           });
           tls.once("secureConnect", () => run.secured(tls));
-          tls.once("error", (error) => run.failed(error));
+          tls.on("error", (error) => run.failed(error));
         },
       );
     },

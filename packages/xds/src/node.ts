@@ -1,4 +1,4 @@
-/** How a node proxy introduces itself to the control plane (ztunnel contract 3.2). */
+/** How a proxy introduces itself to the control plane (ztunnel contract 3.2). */
 
 /** What the server is told of the client. */
 export interface NodeIdentity {
@@ -6,7 +6,7 @@ export interface NodeIdentity {
   readonly metadata: Readonly<Record<string, unknown>>;
 }
 
-export interface ZtunnelNode {
+export interface ProxyNode {
   readonly instanceIp: string;
   readonly podName: string;
   readonly podNamespace: string;
@@ -15,9 +15,17 @@ export interface ZtunnelNode {
   readonly metadata?: Readonly<Record<string, unknown>>;
 }
 
-export function ztunnelNode({ instanceIp, podName, podNamespace, nodeName, metadata = {} }: ZtunnelNode): NodeIdentity {
+export function ztunnelNode(node: ProxyNode): NodeIdentity {
+  return proxyNode("ztunnel", node);
+}
+
+export function waypointNode(node: ProxyNode): NodeIdentity {
+  return proxyNode("waypoint", node);
+}
+
+function proxyNode(type: string, { instanceIp, podName, podNamespace, nodeName, metadata = {} }: ProxyNode): NodeIdentity {
   return {
-    id: `ztunnel~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
+    id: `${type}~${instanceIp}~${podName}.${podNamespace}~${podNamespace}.svc.cluster.local`,
     metadata: { NAME: podName, NAMESPACE: podNamespace, INSTANCE_IPS: instanceIp, NODE_NAME: nodeName, ...metadata },
   };
 }

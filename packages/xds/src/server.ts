@@ -176,8 +176,8 @@ export function createXdsServer(options: XdsServerOptions): XdsServer {
     first: DeltaDiscoveryRequest,
     { signal, end }: { signal: AbortSignal; end: Client["end"] },
   ): Promise<Client | undefined> => {
-    if (first.node === undefined || first.node.id === "") {
-      end(status.INVALID_ARGUMENT, "the first request must carry the node");
+    if (first.node === undefined || first.node.id === "" || first.node.id.length > maxNodeIdLength) {
+      end(status.INVALID_ARGUMENT, "the first request must carry the node, with an id of ordinary length");
       return undefined;
     }
     const node = nodeOf(first.node);
@@ -204,7 +204,7 @@ export function createXdsServer(options: XdsServerOptions): XdsServer {
           else end(status.RESOURCE_EXHAUSTED, "too many names subscribed");
         },
       },
-      { awaitsSiblings: node.id.startsWith("ztunnel~") },
+      { awaitsSiblings: meshProxy.test(node.id) },
     );
     log.info("discovery client connected", { id, node: node.id, address, serviceAccount: `${peer.identity.namespace}/${peer.identity.serviceAccount}` });
     return { session, end, describe: () => ({ nodeId: node.id, peer, address, connectedAt, types: new Map(session.types) }) };
@@ -238,6 +238,9 @@ export function createXdsServer(options: XdsServerOptions): XdsServer {
   };
 }
 
+/** Proxies that subscribe to every type when they connect. */
+const meshProxy = /^(?:ztunnel|waypoint)~/;
+const maxNodeIdLength = 1_024;
 const maxUnknownLogged = 8;
 const maxLoggedName = 200;
 
