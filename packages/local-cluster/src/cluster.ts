@@ -139,6 +139,10 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
   onProgress("network");
   const underlay = await createUnderlay(ledger, name, families);
   const outside = await createOutsideHost(ledger, name, underlay, families);
+  const outsideProcesses = new Set<ExecProcess>();
+  stack.defer(() => {
+    for (const child of outsideProcesses) child.kill();
+  });
   const plans = Array.from({ length: options.nodes }, (_, index) => planNode(index + 1, families));
   const networks = await Promise.all(plans.map((plan) => createNodeNetwork(ledger, name, underlay, plan)));
   await connectNodes(name, plans, outside);
@@ -213,7 +217,9 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
     logs: async (pod) => {
       const container = findWorker(kubelets, opened.pods, pod.namespace, pod.name).container(pod.container).spec.name;
       const request = { namespace: pod.namespace, pod: pod.name, container, follow: false, previous: false, timestamps: false };
-      return Buffer.concat(await Array.fromAsync(gateway.logs(request, { signal: AbortSignal.timeout(logTimeoutMs) }))).toString();
+      const chunks: Uint8Array[] = [];
+      for await (const chunk of gateway.logs(request, { signal: AbortSignal.timeout(logTimeoutMs) })) chunks.push(chunk);
+      return Buffer.concat(chunks).toString("utf8");
     },
     signal: (pod, signal) => {
       const run = runningContainer(kubelets, opened, pod);
@@ -231,7 +237,9 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
     spawnOutside: (argv) => {
       const child = startProcess(["setpriv", "--pdeathsig=KILL", "nsenter", `--net=${outside.namespacePath}`, ...argv]);
       if (child.pid !== undefined) ledger.recordProcess(child.pid);
-      stack.defer(() => child.kill());
+      outsideProcesses.add(child);
+      const forget = (): void => void outsideProcesses.delete(child);
+      child.exit.then(forget, forget);
       return child;
     },
   };

@@ -72,18 +72,20 @@ export function parseLedger(text: string): LedgerContent {
   };
 }
 
-/** Clock ticks since boot at which a process started (proc(5), stat field 22): with the pid it names one process for ever. */
+/**
+ * Clock ticks since boot at which a process started (proc(5), stat field 22): with the pid it names one process for ever. Undefined for
+ * one that is gone, or dead and only not yet collected by its parent.
+ */
 export function processStartTime(pid: number): string | undefined {
+  let stat: string;
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The second field is the program's name in parentheses and may contain spaces.
-    return stat
-      .slice(stat.lastIndexOf(")") + 2)
-      .split(" ")
-      .at(19);
+    stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   } catch {
     return undefined;
   }
+  // The second field is the program's name in parentheses and may contain spaces.
+  const [state, ...fields] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return state === "Z" || state === "X" ? undefined : fields.at(18);
 }
 
 function parseEntry(line: string): LedgerEntry[] {

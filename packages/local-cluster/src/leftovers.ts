@@ -11,8 +11,9 @@ export interface Leftovers {
   readonly cgroups: number;
 }
 
-const cgroupTries = 50;
-const cgroupPauseMs = 20;
+/** A killed process is gone, and out of its cgroup, a moment after the signal. */
+const tries = 100;
+const pauseMs = 20;
 
 /**
  * Removes processes, namespaces and cgroups of a run that ended without cleaning up; mounts live in namespaces of their own and go
@@ -29,16 +30,17 @@ export async function destroyLeftovers(stateDir: string): Promise<Leftovers> {
   }
   const alive = content.processes.filter(isAlive);
   for (const { pid } of alive) killTree(pid);
+  await until(() => !alive.some(isAlive));
   const namespaces = content.namespaces.filter((name) => existsSync(namespacePath(name)));
   for (const name of namespaces) await deleteNamespace(name);
-  let cgroups = 0;
-  for (const path of content.cgroups.filter(existsSync)) {
-    // A killed process leaves its cgroup a moment after the signal.
-    for (let tried = 0; tried < cgroupTries && !removeCgroups(path); tried += 1) await new Promise((resolve) => setTimeout(resolve, cgroupPauseMs));
-    cgroups += 1;
-  }
+  const cgroups = content.cgroups.filter(existsSync);
+  for (const path of cgroups) await until(() => removeCgroups(path));
   new Ledger(stateDir).close();
-  return { processes: alive.length, namespaces: namespaces.length, cgroups };
+  return { processes: alive.length, namespaces: namespaces.length, cgroups: cgroups.length };
+}
+
+async function until(done: () => boolean): Promise<void> {
+  for (let tried = 0; tried < tries && !done(); tried += 1) await new Promise((resolve) => setTimeout(resolve, pauseMs));
 }
 
 function isAlive({ pid, startTime }: { readonly pid: number; readonly startTime: string }): boolean {

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Readable, type Writable } from "node:stream";
+import { PassThrough, Readable, type Writable } from "node:stream";
 import { MeshError } from "@fairway/runtime";
 import { exitCodeOf, toolEnvironment } from "../command.ts";
 import type { Ledger } from "../ledger.ts";
@@ -48,6 +48,8 @@ export interface ExecProcess {
 // Whoever started it is gone: nothing may outlive this process, not even after SIGKILL.
 const tied = ["setpriv", "--pdeathsig=KILL"];
 
+const maxLauncherText = 4_096;
+
 /** Starts a container. Throws LOCAL_CLUSTER_LAUNCH_FAILED. */
 export async function launchContainer({ ledger, netNamespacePath, directory, root, hostPid = false }: LaunchOptions): Promise<ContainerProcess> {
   const workDir = join(directory, "root");
@@ -56,10 +58,9 @@ export async function launchContainer({ ledger, netNamespacePath, directory, roo
   writeFileSync(scriptFile, rootScript({ ...root, workDir, list: listDirectory }), { mode: 0o600 });
   const pidNamespace = hostPid ? [] : ["--pid", "--kill-child"];
   const argv = [...tied, "nsenter", `--net=${netNamespacePath}`, "unshare", "--mount", "--propagation", "slave", "--uts", "--fork", ...pidNamespace];
-  const { child, stdout, stderr, launcherErrors, exit } = await started([...argv, "sh", "-eu", scriptFile]);
+  const { child, stdout, stderr, exit } = await started([...argv, "sh", "-eu", scriptFile]);
   const launcher = child.pid ?? 0;
   ledger.recordProcess(launcher);
-  launcherErrors.resume();
   let killed = false;
   const ended = exit
     // The launcher cannot end by SIGKILL itself and reports 1 for it (unshare(1) fails to unblock the signal).
@@ -125,19 +126,41 @@ export function handlesTermination(pid: number): boolean {
   }
 }
 
-async function started(
-  argv: readonly string[],
-): Promise<{ child: ChildProcess; stdout: Readable; stderr: Readable; launcherErrors: Readable; exit: Promise<ProcessExit> }> {
+interface Started {
+  readonly child: ChildProcess;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  readonly exit: Promise<ProcessExit>;
+}
+
+/** Resolves when the script is about to become the program: before that, whoever entered the container would see half a root. */
+async function started(argv: readonly string[]): Promise<Started> {
   const [file = "", ...args] = argv;
   // Descriptor 3 is the program's error output: what the launcher itself says is not the program's.
-  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe", "pipe"], env: toolEnvironment() });
+  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe", "pipe", "pipe"], env: toolEnvironment() });
   const exit = exitOf(child, file);
-  const running = new Promise<void>((resolve) => child.once("spawn", resolve));
-  await Promise.race([running, exit]);
-  const stderr = child.stdio[3];
-  if (!(stderr instanceof Readable) || child.stdout === null || child.stderr === null)
-    throw new MeshError("LOCAL_CLUSTER_LAUNCH_FAILED", `${file} has no descriptors for the program's output`);
-  return { child, stdout: child.stdout, stderr, launcherErrors: child.stderr, exit };
+  exit.catch(() => undefined);
+  const [, stdout, launcherErrors, stderr, ready] = child.stdio;
+  if (!(stdout instanceof Readable && launcherErrors instanceof Readable && stderr instanceof Readable && ready instanceof Readable)) {
+    throw new MeshError("LOCAL_CLUSTER_LAUNCH_FAILED", `cannot start ${file}; is it installed?`);
+  }
+  let said = "";
+  launcherErrors.on("data", (chunk: Buffer) => {
+    if (said.length < maxLauncherText) said += chunk.toString("utf8");
+  });
+  launcherErrors.on("error", () => undefined);
+  ready.on("error", () => undefined);
+  // Read from the start: what a short program writes would be gone when it has ended (Node drops what nobody reads then).
+  const kept = { stdout: stdout.pipe(new PassThrough()), stderr: stderr.pipe(new PassThrough()) };
+  const isReady = await new Promise<boolean>((resolve) => {
+    ready.once("data", () => resolve(true));
+    ready.once("close", () => resolve(false));
+  });
+  if (!isReady) {
+    const { code } = await exit;
+    throw new MeshError("LOCAL_CLUSTER_LAUNCH_FAILED", `the container's root could not be made: ${said.trim() || `exit code ${code}`}`);
+  }
+  return { child, ...kept, exit };
 }
 
 function exitOf(child: ChildProcess, file: string): Promise<ProcessExit> {

@@ -80,7 +80,9 @@ export function rootScript(options: RootOptions): string {
     ...(readOnlyRoot ? ["mount -o remount,bind,ro /", "mount -o remount,bind,ro /tmp", "mount -o remount,bind,ro /run"] : []),
     `mkdir -p ${quote(options.program.workingDir)} 2>/dev/null || true`,
     `cd ${quote(options.program.workingDir)}`,
-    "exec 2>&3 3>&-",
+    // Descriptor 4 tells the launcher that the root stands; from here on descriptor 3 takes the program's errors.
+    "echo >&4",
+    "exec 2>&3 3>&- 4>&-",
     `exec ${programCommand(options.program).map(quote).join(" ")}`,
   ];
   return `${lines.join("\n")}\n`;

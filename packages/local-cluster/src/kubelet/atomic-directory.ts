@@ -2,7 +2,7 @@
  * Files that change together: a new directory is filled, then one symlink (`..data`) is swapped, as the kubelet does it. Readers see
  * the old set or the new one; watchers of `..data` are woken.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, posix } from "node:path";
 import { MeshError } from "@fairway/runtime";
 
@@ -15,6 +15,8 @@ export interface ProjectedFile {
 export function writeAtomically(directory: string, files: ReadonlyMap<string, ProjectedFile>): void {
   mkdirSync(directory, { recursive: true });
   const data = mkdtempSync(join(directory, "..data-"));
+  // Made private by mkdtemp; a container's user need not be ours.
+  chmodSync(data, 0o755);
   for (const [path, { content, mode }] of files) {
     if (posix.isAbsolute(path) || posix.normalize(path).startsWith("..")) {
       throw new MeshError("LOCAL_CLUSTER_VOLUME_FAILED", `"${path}" does not stay inside its volume`);

@@ -24,7 +24,8 @@ export async function createUnderlay(ledger: Ledger, cluster: string, families: 
   const namespacePath = await createNamespace(ledger, name, forwardingSysctls);
   await ipBatch(name, [
     `link add ${underlayBridge} address ${bridgeMac} type bridge mcast_snooping 0`,
-    `link set ${underlayBridge} up`,
+    // Promiscuous, so that a capture on the bridge also sees what only passes through it.
+    `link set ${underlayBridge} promisc on up`,
     ...families.map((family) => addressCommand(apiServerUnderlayAddress[family], underlayPrefix[family], underlayBridge)),
   ]);
   return { name, namespacePath, bridge: underlayBridge };
