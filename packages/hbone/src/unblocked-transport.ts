@@ -10,8 +10,11 @@ import { MeshError } from "@fairway/runtime";
 
 /** Unsent bytes above which writes wait for the network, as long as nothing waits to be read. */
 const calmBytes = 512 * 1024;
-/** Unsent bytes above which writes wait whatever there is to read: the connection window and room for control frames. */
-const mostBytes = 17 * 1024 * 1024;
+/**
+ * Unsent bytes above which writes wait whatever there is to read. Twice the connection window, since a write under way counts whole until
+ * its last byte left while the peer opens the window for its first, and room for control frames.
+ */
+const mostBytes = 33 * 1024 * 1024;
 /** Chunks below this are gathered while the network is behind: an answered PING is 17 bytes, but a buffer of its own is many times that. */
 const smallBytes = 4 * 1024;
 const slabBytes = 64 * 1024;
