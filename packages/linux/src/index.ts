@@ -7,6 +7,7 @@ export { type Packet, parseFrame, type TcpFlags } from "./packet.ts";
 export type { DialOptions, Listener, ListenOptions, PodNetwork } from "./pod-network.ts";
 export { type HostPodNetworkOptions, hostPodNetwork } from "./pod-network-host.ts";
 export { type LinuxPodNetworkOptions, linuxPodNetwork } from "./pod-network-linux.ts";
+export { hasRoute } from "./route.ts";
 export { selfTest } from "./self-test.ts";
 export { connectSeqpacket, SeqpacketServer, type SeqpacketServerOptions } from "./seqpacket.ts";
 export { closeDescriptors, SeqpacketConnection, type SeqpacketMessage, type SeqpacketOptions } from "./seqpacket-connection.ts";

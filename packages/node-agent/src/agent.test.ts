@@ -25,7 +25,8 @@ class FakeKube {
   get client(): KubeClient {
     const { pods, namespaces } = this;
     const get = async (type: ResourceType, name: string, namespace = ""): Promise<unknown> => {
-      const found = type.kind === "Pod" ? pods.get(`${namespace}/${name}`) : this.daemonSetGone ? undefined : { metadata: { name } };
+      const daemonSet = this.daemonSetGone ? undefined : { metadata: { name } };
+      const found = type.kind === "Pod" ? pods.get(`${namespace}/${name}`) : type.kind === "Namespace" ? namespaces.get(name) : daemonSet;
       if (found === undefined) throw new MeshError("KUBE_NOT_FOUND", `${type.kind} ${name} is not there`);
       return found;
     };

@@ -1,14 +1,15 @@
 /**
- * The proof that a pod is captured, by its own rules and not by a label (architecture 7.9): a connection made inside the pod, unmarked,
- * to an address that does not exist anywhere (RFC 5737 TEST-NET-1) is answered. Only ztunnel, reached by the pod's own redirection, can
- * have answered it. And all three of ztunnel's listeners stand in the pod.
+ * The proof that a pod is captured, by its own rules and not by a label: a connection made inside the pod, unmarked, to an address that
+ * exists nowhere (RFC 5737 TEST-NET-1, RFC 3849) is answered. Only ztunnel, reached by the pod's own redirection, can have answered it.
+ * And all of ztunnel's listeners stand in the pod.
  */
 import { readFileSync } from "node:fs";
-import { inNamespace, linuxPodNetwork, type NetworkNamespace } from "@fairway/linux";
+import { hasRoute, inNamespace, linuxPodNetwork, type NetworkNamespace } from "@fairway/linux";
 import { errorCode, MeshError } from "@fairway/runtime";
 import { dnsPort, inboundPort, outboundPort, type RuleOptions, tunnelPort } from "./rules.ts";
 
-const nowhere = "192.0.2.1";
+/** A pod of one family has no route to the other. */
+const nowhere = ["192.0.2.1", "2001:db8::1"];
 const timeoutMs = 2_000;
 /** TCP_LISTEN in /proc/net/tcp. */
 const listenState = "0A";
@@ -24,13 +25,16 @@ export async function proveCapture(
   const missing = wanted.filter((port) => !listening.has(port));
   if (missing.length > 0) throw new MeshError("NODE_AGENT_NOT_CAPTURED", `ztunnel does not listen on ${missing.join(", ")} inside the pod`);
   await using network = linuxPodNetwork(namespace);
-  try {
-    const { socket } = await network.dial({ host: nowhere, port: outboundPort, mark: 0, timeoutMs, signal });
-    // A reset: ztunnel drops its own attempt to reach nowhere instead of waiting for it.
-    socket.resetAndDestroy();
-  } catch (cause) {
-    signal.throwIfAborted();
-    throw new MeshError("NODE_AGENT_NOT_CAPTURED", notCaptured(cause), { cause });
+  // A family without a route has no way out of the pod. Asked of the pod itself: a router's "unreachable" would be no proof.
+  for (const host of nowhere.filter((ip) => hasRoute(namespace, ip))) {
+    try {
+      const { socket } = await network.dial({ host, port: outboundPort, mark: 0, timeoutMs, signal });
+      // A reset: ztunnel drops its own attempt to reach nowhere instead of waiting for it.
+      socket.resetAndDestroy();
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw new MeshError("NODE_AGENT_NOT_CAPTURED", notCaptured(cause), { cause });
+    }
   }
 }
 
@@ -64,9 +68,7 @@ function notCaptured(cause: unknown): string {
   switch (errorCode(cause)) {
     case "LINUX_DIAL_REFUSED":
       return "a connection from inside the pod was refused: the rules redirect it, and ztunnel does not accept";
-    case "LINUX_DIAL_TIMEOUT":
-      return "a connection from inside the pod left it: the redirection rules do not hold";
     default:
-      return "a connection from inside the pod could not be made; has the pod a default route?";
+      return "a connection from inside the pod left it: the redirection rules do not hold";
   }
 }

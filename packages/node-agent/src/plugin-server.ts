@@ -81,8 +81,10 @@ async function admit(wanted: AddRequest, { client, pods, hostProc }: PluginServe
   if (wanted.podUid !== "" && pod.metadata.uid !== wanted.podUid) {
     throw new MeshError("NODE_AGENT_POD_REPLACED", `pod ${wanted.podNamespace}/${wanted.podName} has another UID by now`);
   }
+  // Both fresh from the API: a namespace that was labelled a moment ago must not be missed because a watch is behind.
+  const namespace = await client.get(resources.namespaces, wanted.podNamespace);
   const ips = wanted.ips.filter((ip) => isIP(ip) !== 0);
-  return await pods.enrolNew(pod, () => openPodNamespace(wanted, hostProc), ips, signal);
+  return await pods.enrolNew({ pod, namespace, ips, open: () => openPodNamespace(wanted, hostProc) }, { signal });
 }
 
 /** The path is the runtime's; where it is not ours too, the plugin's own view of it is reachable through /proc. */

@@ -119,6 +119,12 @@ class World {
     return this.said.splice(0);
   }
 
+  /** The CNI plugin asks for a pod. */
+  start(starting: Pod, ip: string): Promise<"enrolled" | "left-out"> {
+    const { signal } = new AbortController();
+    return this.reconciler.enrolNew({ pod: starting, namespace: namespace(), ips: [ip], open: () => this.open() }, { signal });
+  }
+
   annotation(key = "shop/web"): string | undefined {
     return this.pods.get(key)?.metadata.annotations?.[redirection];
   }
@@ -215,7 +221,7 @@ test("a pod without a network is left to the CNI plugin", async (t) => {
   t.deepEqual(await world.heard(), []);
   const started = world.pods.get("shop/web");
   if (started === undefined) return t.fail();
-  t.is(await world.reconciler.enrolNew(started, () => world.open(), ["10.0.0.1"], new AbortController().signal), "enrolled");
+  t.is(await world.start(started, "10.0.0.1"), "enrolled");
   return t.deepEqual(await world.heard(), enrolled);
 });
 
@@ -225,21 +231,20 @@ test("the plugin's pod that cannot be enrolled leaves nothing behind, and may co
   world.reconciler.start();
   const starting = world.pods.get("shop/web");
   if (starting === undefined) return t.fail();
-  const { signal } = new AbortController();
   world.failing.add("ztunnel");
-  t.is(errorCode(await t.throwsAsync(world.reconciler.enrolNew(starting, () => world.open(), ["10.0.0.1"], signal))), "TEST_ZTUNNEL");
+  t.is(errorCode(await t.throwsAsync(world.start(starting, "10.0.0.1"))), "TEST_ZTUNNEL");
   await world.heard();
   t.is([...world.enroller.snapshot()].length, 0);
   t.is(world.opened, 0);
   world.failing.delete("ztunnel");
-  t.is(await world.reconciler.enrolNew(starting, () => world.open(), ["10.0.0.2"], signal), "enrolled");
+  t.is(await world.start(starting, "10.0.0.2"), "enrolled");
   return t.true((await world.heard()).includes("probes uid-1 10.0.0.2"));
 });
 
 test("a pod that is none of ours starts without anything", async (t) => {
   const world = new World(t);
   const ours = pod({ labels: {} });
-  t.is(await world.reconciler.enrolNew(ours, () => world.open(), [], new AbortController().signal), "left-out");
+  t.is(await world.start(ours, "10.0.0.1"), "left-out");
   t.deepEqual(await world.heard(), []);
 });
 
@@ -299,6 +304,7 @@ test("an adopted pod whose namespace is not found is kept, not lost", async (t) 
 
 test("a pod that should no longer be enrolled when the agent starts is released", async (t) => {
   const world = new World(t);
+  world.namespaces.set(namespace());
   world.pods.set(pod({ labels: {}, annotations: { [redirection]: "enabled" } }));
   world.reconciler.adopt();
   t.is([...world.enroller.snapshot()].length, 0);

@@ -21,6 +21,15 @@ export interface PodsOptions {
   readonly random?: () => number;
 }
 
+/** A pod that is about to start. */
+export interface NewPod {
+  readonly pod: Pod;
+  readonly namespace: Namespace;
+  readonly ips: readonly string[];
+  /** Opens its network namespace; what it returns belongs to the enrolment. */
+  readonly open: () => NetworkNamespace;
+}
+
 export class Pods implements AsyncDisposable {
   readonly #options: PodsOptions;
   readonly #turns = new Turns();
@@ -84,14 +93,13 @@ export class Pods implements AsyncDisposable {
    * A pod that the CNI plugin asks for, before any of its processes runs. Resolves when the pod may start: it is captured, or it is none
    * of ours. Rejects when it must not start; nothing of this attempt stays then, because the runtime throws the namespace away.
    */
-  enrolNew(pod: Pod, open: () => NetworkNamespace, ips: readonly string[], signal: AbortSignal): Promise<"enrolled" | "left-out"> {
-    const { namespaces, enroller, enrolment } = this.#options;
-    const { name, namespace = "" } = pod.metadata;
-    const key = `${namespace}/${name}`;
+  enrolNew({ pod, namespace, ips, open }: NewPod, { signal }: { readonly signal: AbortSignal }): Promise<"enrolled" | "left-out"> {
+    const { enroller, enrolment } = this.#options;
+    const key = `${pod.metadata.namespace ?? ""}/${pod.metadata.name}`;
     return this.#turns.run(key, async () => {
       signal.throwIfAborted();
       if (this.#stopped) throw new MeshError("NODE_AGENT_STOPPING", "the node agent is stopping; the pod will be tried again");
-      const decision = enrolmentOf(pod, namespaces.get(namespace), enrolment);
+      const decision = enrolmentOf(pod, namespace, enrolment);
       if (decision.kind === "leave-out") return "left-out";
       this.#warn(key, decision.warnings);
       try {
@@ -146,8 +154,11 @@ export class Pods implements AsyncDisposable {
     const pod = pods.get(key);
     for (const uid of enroller.uidsOf(key)) if (pod === undefined || uid !== uidOf(pod)) await enroller.forget(uid, signal);
     if (pod === undefined) return;
-    const decision = enrolmentOf(pod, namespaces.get(pod.metadata.namespace ?? ""), enrolment);
+    const namespace = namespaces.get(pod.metadata.namespace ?? "");
+    const decision = enrolmentOf(pod, namespace, enrolment);
     const known = enroller.has(uidOf(pod));
+    // The CNI plugin's pod may be ahead of the watch of namespaces: its namespace's own event decides.
+    if (decision.kind === "leave-out" && decision.reason === "not-labelled" && namespace === undefined) return;
     if (decision.kind === "leave-out") {
       if (known || redirectionOf(pod) !== undefined) await enroller.release(pod, { running: !isTerminal(pod), signal });
       return;

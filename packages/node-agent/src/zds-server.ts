@@ -3,7 +3,7 @@
  * during an upgrade the old one drains what it has, the new one takes what comes.
  */
 import { type NetworkNamespace, openNamespace, type SeqpacketConnection, SeqpacketServer } from "@fairway/linux";
-import { type ZdsWorkload, zdsMaxMessageBytes } from "@fairway/protocol";
+import { type ZdsRequest, type ZdsWorkload, zdsMaxMessageBytes } from "@fairway/protocol";
 import { type Clock, errorCode, type Logger, MeshError, TaskGroup } from "@fairway/runtime";
 import { ZdsConnection } from "./zds-connection.ts";
 
@@ -130,20 +130,21 @@ export class ZdsServer implements AsyncDisposable {
     });
   }
 
-  #sendSnapshot(connection: ZdsConnection): Promise<number> {
-    const answers: Promise<void>[] = [];
+  /** Asks everything in the turn it is called in. */
+  async #sendSnapshot(connection: ZdsConnection): Promise<number> {
+    const outcomes: Promise<void>[] = [];
+    const ask = (request: ZdsRequest, own?: NetworkNamespace): void => {
+      const answer = connection.request(request, own).finally(() => own?.[Symbol.dispose]());
+      outcomes.push(answer.catch((thrown: unknown) => this.#onSnapshotAnswer(connection, thrown)));
+    };
     for (const { uid, workload, namespace } of this.#options.snapshot()) {
-      if (namespace === undefined) {
-        answers.push(connection.request({ kind: "keep", uid }));
-        continue;
-      }
       // A descriptor of its own: by the time of its turn the pod may be gone and the number belong to something else.
-      const own = openNamespace(`/proc/self/fd/${namespace.fd}`);
-      answers.push(connection.request({ kind: "add", uid, workload }, own).finally(() => own[Symbol.dispose]()));
+      if (namespace === undefined) ask({ kind: "keep", uid });
+      else ask({ kind: "add", uid, workload }, openNamespace(`/proc/self/fd/${namespace.fd}`));
     }
-    const outcomes = answers.map((answer) => answer.catch((thrown: unknown) => this.#onSnapshotAnswer(connection, thrown)));
-    const end = connection.request({ kind: "snapshot-sent" });
-    return Promise.all([...outcomes, end]).then(() => answers.length);
+    await connection.request({ kind: "snapshot-sent" });
+    await Promise.all(outcomes);
+    return outcomes.length;
   }
 
   /** A pod that ztunnel cannot start now, it tries again by itself (contract 4.4); a lost connection ends the snapshot anyway. */
