@@ -80,6 +80,16 @@ test("what changed at the source but was not handed out yet is not read in passi
   t.deepEqual(mesh.sent(), ["policy +p", "policy +q"]);
 });
 
+test("a first full answer has no holes: it waits for what is about to be handed out", async (t) => {
+  const mesh = setup({ awaitsSiblings: false });
+  await mesh.change({ addresses: { v: "1", w: "1" } });
+  mesh.set({ addresses: { w: "2" } });
+  mesh.ask(addressTypeUrl);
+  t.deepEqual(mesh.sent(), []);
+  await mesh.clock.advance(15);
+  t.deepEqual(mesh.sent(), ["address +v +w"]);
+});
+
 test("a refused policy counts as answered: such a client denies what it does not know", async (t) => {
   const mesh = await connected();
   await mesh.change({ addresses: { w: "names p" }, policies: { p: "1" } });
@@ -208,6 +218,25 @@ test("on demand: nothing at first, then what is asked for by name or alias, and 
   mesh.ask(addressTypeUrl, { resourceNamesUnsubscribe: ["w"] });
   await mesh.change({ addresses: { w: "3" } });
   t.is(mesh.sent().length, 6);
+});
+
+test("on demand, a reconnecting client keeps what it held by name and is sent only what differs", async (t) => {
+  const mesh = setup({ awaitsSiblings: false });
+  await mesh.change({ addresses: { same: "1", newer: "2", unrelated: "1" } });
+  const same = mesh.addresses.get("same")?.version ?? "";
+  mesh.ask(addressTypeUrl, {
+    resourceNamesSubscribe: ["*"],
+    resourceNamesUnsubscribe: ["*"],
+    initialResourceVersions: new Map([
+      ["same", same],
+      ["newer", "old"],
+      ["gone", "old"],
+    ]),
+  });
+  t.deepEqual(mesh.sent(), ["address +newer -gone"]);
+  mesh.ack();
+  await mesh.change({ addresses: { same: "2", unrelated: "2" } });
+  t.deepEqual(mesh.sent(), ["address +newer -gone", "address +same"]);
 });
 
 test("too many names end the stream", async (t) => {
