@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hostPodNetwork, type SeqpacketConnection, SeqpacketServer } from "@fairway/linux";
 import { decodeZdsResponse, encodeZdsRequest } from "@fairway/protocol";
-import { createLogger, errorCode, LogFilter } from "@fairway/runtime";
+import { createLogger, errorCode, LogFilter, messageOf } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
 import { realSeams, runZtunnel } from "./app.ts";
 import { readConfig } from "./environment.ts";
@@ -47,6 +47,14 @@ class Program {
     });
   }
 
+  /** What the test waits for, unless the program ended before; then that is the failure. */
+  async meanwhile<T>(awaited: Promise<T>): Promise<T> {
+    const ended = this.done.then((reason) => {
+      throw new Error(`the program ended: ${messageOf(reason)}\n${this.lines.join("")}`);
+    });
+    return Promise.race([awaited, ended]);
+  }
+
   stop(): void {
     this.#stop.abort(new Error("stopped by the test"));
   }
@@ -74,7 +82,7 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
     ip: at(1),
     port: app.port,
   }));
-  const connection = await agent.connection;
+  const connection = await program.meanwhile(agent.connection);
   await connection.receive({ signal: forever });
   t.is((await get(ports.readiness, "/healthz/ready")).status, 500);
   const fd = openSync("/proc/self/ns/net", "r");
@@ -119,7 +127,7 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
 test.serial("administration answers as the reference does, and quits on request", async (t) => {
   const agent = await agentServer(t);
   const program = new Program(t, { LOCAL_XDS: mesh(at(1)), INPOD_UDS: agent.path }, () => undefined);
-  await agent.connection;
+  await program.meanwhile(agent.connection);
   t.is((await get(ports.admin, "/")).status, 200);
   t.is((await get(ports.admin, "/nothing")).status, 404);
   t.is((await get(ports.admin, "/logging")).status, 405);

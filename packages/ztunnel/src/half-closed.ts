@@ -5,6 +5,12 @@
 import type { Socket } from "node:net";
 import type { Clock } from "@fairway/runtime";
 
+/**
+ * Once the socket is gone altogether only what was read from it is still on its way. A copy that does not end then waits for a peer
+ * that will never take it.
+ */
+export const lingerMs = 60_000;
+
 export interface HalfClosedOptions {
   readonly clock: Clock;
   /** Silence after which `expire` runs. */
@@ -18,20 +24,27 @@ export interface HalfClosedOptions {
 export function watchHalfClosed(socket: Socket, { clock, afterMs, moved, expire }: HalfClosedOptions): Disposable {
   let timer: Disposable | undefined;
   const arm = (): void => {
-    if (timer !== undefined) return;
+    if (timer === undefined) wait(afterMs);
+  };
+  const wait = (forMs: number): void => {
     const before = moved();
-    timer = clock.schedule(afterMs, () => {
-      timer = undefined;
+    timer = clock.schedule(forMs, () => {
       if (moved() === before) expire();
-      else arm();
+      else wait(forMs);
     });
+  };
+  const linger = (): void => {
+    timer?.[Symbol.dispose]();
+    wait(Math.min(afterMs, lingerMs));
   };
   socket.once("end", arm);
   socket.once("finish", arm);
+  socket.once("close", linger);
   return {
     [Symbol.dispose]: () => {
       socket.off("end", arm);
       socket.off("finish", arm);
+      socket.off("close", linger);
       timer?.[Symbol.dispose]();
     },
   };

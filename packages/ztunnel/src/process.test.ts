@@ -31,8 +31,12 @@ interface Running {
 function ztunnel(t: ExecutionContext, namespace: string, env: Record<string, string>): Running {
   const child = spawn("ip", ["netns", "exec", namespace, process.execPath, main, "proxy"], { env: { PATH: process.env["PATH"] ?? "", ...env } });
   let output = "";
-  child.stdout.on("data", (chunk) => void (output += String(chunk)));
-  child.stderr.on("data", (chunk) => void (output += String(chunk)));
+  child.stdout.on("data", (chunk) => {
+    output += String(chunk);
+  });
+  child.stderr.on("data", (chunk) => {
+    output += String(chunk);
+  });
   t.teardown(() => child.kill("SIGKILL"));
   return { child, output: () => output };
 }
@@ -121,7 +125,9 @@ test.serial("a wrong environment ends the program with a code and every bad name
   const child = spawn(process.execPath, [main], { env: { PACKET_MARK: "x", KEEPALIVE_TIME: "y" } });
   t.teardown(() => child.kill("SIGKILL"));
   let output = "";
-  child.stdout.on("data", (chunk) => void (output += String(chunk)));
+  child.stdout.on("data", (chunk) => {
+    output += String(chunk);
+  });
   const [code] = await once(child, "exit");
   t.is(code, 1);
   t.regex(output, /PACKET_MARK.*KEEPALIVE_TIME|KEEPALIVE_TIME.*PACKET_MARK/);

@@ -218,8 +218,9 @@ export class TestMesh implements AsyncDisposable {
     ip: string,
     destination: () => { ip: string; port: number } | undefined = () => undefined,
     kinds: readonly ListenerKind[] = capturedPod,
+    config: Partial<ProxyConfig> = {},
   ): Promise<PodProxy> {
-    return this.podIn(hostPodNetwork({ originalDestination: destination }), name, { listenHost: ip }, kinds);
+    return this.podIn(hostPodNetwork({ originalDestination: destination }), name, { listenHost: ip, ...config }, kinds);
   }
 
   /** Serves the pod `name` in a network of the caller's. */
