@@ -19,11 +19,17 @@ export const defaultServerSettings: TunnelSettings = { ...defaultClientSettings,
 
 /** Header fields of one CONNECT; the mesh sends at most six. */
 export const maxHeaderPairs = 64;
-/** Resets a client may send at once before the server ends the tunnel (CVE-2023-44487), far above a burst of applications that hang up. */
-export const resetBurst = 2_000;
+/**
+ * Resets a client may send at once before the server ends the tunnel (CVE-2023-44487). The default of node:http2, 1,000 and then 33 a
+ * second, is what ended tunnels under bursts of connections: applications that hang up become resets, and every stream of the tunnel pays.
+ */
+export const resetBurst = 10_000;
 /** Resets per second that refill the burst. */
-export const resetRate = 200;
-/** Streams refused over the life of a tunnel; a server behind in closing streams refuses some without any fault of the client. */
+export const resetRate = 1_000;
+/**
+ * Streams refused over the life of a tunnel. A server that is behind in closing streams refuses some without any fault of the client;
+ * the default of node:http2 ends the tunnel after 100.
+ */
 export const maxRefusedStreams = 100_000;
 /** Frames that name a stream in the wrong state; late frames of a stream just reset count too. */
 export const maxInvalidFrames = 10_000;

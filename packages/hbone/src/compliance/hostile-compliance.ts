@@ -473,6 +473,21 @@ function floods(behaviour: Behaviour, alone: Behaviour, serve: Serve, serveDeaf:
     tunnel.destroy();
   });
 
+  behaviour("5,000 applications that hang up at once do not cost the others their tunnel", async (t) => {
+    const { peer, tunnel } = await serve((exchange) => void echo(exchange));
+    let stream = 1;
+    for (let burst = 0; burst < 100; burst++) {
+      const first = stream;
+      for (; stream < first + 100; stream += 2) peer.send(connectHeaders(stream, authority), data(stream, "x"));
+      await peer.receive(({ type, stream: id }) => type === frameTypes.data && id === stream - 2);
+      for (let id = first; id < stream; id += 2) peer.send(rstStream(id, errorCodes.cancel));
+      peer.frames.length = 0;
+    }
+    await until(() => tunnel.streams === 0);
+    await stillServes(t, peer, stream);
+    tunnel.destroy();
+  });
+
   behaviour("CONTINUATION without end ends the tunnel", async (t) => {
     const { peer, tunnel, exchanges } = await serve();
     const block = headerBlock([
