@@ -9,9 +9,18 @@ export const definitionsTable = "customresourcedefinitions.apiextensions.k8s.io"
 /** Holds a definition until its objects are gone. */
 export const definitionFinalizer = "customresourcecleanup.apiextensions.k8s.io";
 
+/** Compiling is the dearest part of a start: a spec, once checked, is the same object when it is stored. */
+const compiled = new WeakMap<JsonObject, readonly ResourceType[]>();
+
 /** Compiles what a definition defines. Throws a 422 that says what is wrong with it. */
 export function typesOf(definition: KubeObject): readonly ResourceType[] {
   const spec = objectAt(definition["spec"]);
+  const types = compiled.get(spec) ?? compile(definition, spec);
+  compiled.set(spec, types);
+  return types;
+}
+
+function compile(definition: KubeObject, spec: JsonObject): readonly ResourceType[] {
   const names = objectAt(spec["names"]);
   const group = stringAt(spec["group"]) ?? "";
   const plural = stringAt(names["plural"]) ?? "";

@@ -13,6 +13,8 @@ import type { ResourceRequest } from "./request-info.ts";
 
 export interface SessionOptions {
   readonly client: WebSocket;
+  /** The subprotocol both sides agreed on. */
+  readonly protocol: string;
   readonly info: ResourceRequest;
   readonly pod: KubeObject;
   readonly gateway: KubeletGateway;
@@ -46,7 +48,12 @@ export async function runExec({ client, info, pod, gateway, signal }: SessionOpt
       { signal: ending },
     );
     const { stdin, stdout, stderr, exit } = session;
-    for (const stream of [stdin, stdout, stderr]) stream.on("error", () => undefined);
+    for (const stream of [stdin, stdout, stderr]) {
+      stream.on("error", () => undefined);
+      // Whoever waits for the streams must not wait for ever when the client or the server is gone.
+      ending.addEventListener("abort", () => stream.destroy(), { once: true });
+      if (ending.aborted) stream.destroy();
+    }
     client.on("message", (data, binary) => {
       const message = Buffer.isBuffer(data) ? data : Buffer.from(data instanceof ArrayBuffer ? new Uint8Array(data) : Buffer.concat(data));
       if (!binary || message.length === 0 || stdin.destroyed || stdin.writableEnded) return;

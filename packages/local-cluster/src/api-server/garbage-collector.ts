@@ -20,6 +20,9 @@ export interface GarbageCollectorOptions {
   readonly caPem: string;
 }
 
+/** Events kept; the oldest go first. The reference forgets them after an hour. */
+export const maxEvents = 5000;
+
 export class GarbageCollector implements Disposable {
   readonly #options: GarbageCollectorOptions;
   readonly #dependents = new Map<string, Set<string>>();
@@ -60,6 +63,7 @@ export class GarbageCollector implements Disposable {
     // An owner that waits in the foreground looks again when one of its dependents changes.
     for (const reference of previous?.metadata.ownerReferences ?? []) this.#enqueue(`owner ${reference.uid}`);
     if ((object.metadata.ownerReferences ?? []).length > 0) this.#enqueue(`dependent ${id}`);
+    if (table === "events" && this.#options.storage.size("events") > maxEvents) this.#enqueue("events");
     if (table === "namespaces") this.#enqueue(`namespace ${object.metadata.name}`);
     else if (object.metadata.namespace !== undefined && change.type === "DELETED") this.#enqueue(`namespace ${object.metadata.namespace}`);
     if (table === definitionsTable) this.#enqueue(`definition ${object.metadata.name}`);
@@ -101,6 +105,11 @@ export class GarbageCollector implements Disposable {
         if (namespace !== undefined) this.#checkNamespace(namespace);
         break;
       }
+      case "events":
+        for (let event = storage.oldest("events"); event !== undefined && storage.size("events") > maxEvents; event = storage.oldest("events")) {
+          storage.remove("events", event.metadata.namespace ?? "", event.metadata.name);
+        }
+        break;
       case "definition": {
         const definition = storage.get(definitionsTable, "", rest[0] ?? "");
         if (definition !== undefined) this.#checkDefinition(definition);

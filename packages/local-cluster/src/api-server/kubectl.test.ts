@@ -154,6 +154,7 @@ withKubectl("kubectl reads logs and runs commands with input, output and exit co
 withKubectl("kubectl forwards a port, connection after connection", async (t) => {
   await using bench = await TestBench.start();
   await bench.kubectl("apply -f -", manifest);
+  await bench.send("PATCH", "/api/v1/namespaces/shop/pods/box/status", { status: { phase: "Running" } }, { type: "application/merge-patch+json" });
   const app = createServer((incoming, response) => response.end(`path ${incoming.url}`));
   app.listen(0, "127.0.0.1");
   await once(app, "listening");

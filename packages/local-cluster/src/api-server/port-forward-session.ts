@@ -15,7 +15,7 @@ const maxPorts = 16;
 
 /** Forwards until either side is gone, in the protocol the client chose. */
 export async function runForward(options: SessionOptions): Promise<void> {
-  if (options.client.protocol === tunnelProtocol) return await runTunnel(options);
+  if (options.protocol === tunnelProtocol) return await runTunnel(options);
   const { client, info, gateway, signal } = options;
   const gone = new AbortController();
   const closed = new Promise<void>((resolve) => client.once("close", () => resolve()));

@@ -15,7 +15,8 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
   if (announced > maxBytes) throw ApiError.tooLarge(maxBytes);
   const chunks: Buffer[] = [];
   let total = 0;
-  for await (const chunk of request) {
+  // The request must outlive a refusal: destroying it would take the answer along.
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     if (!Buffer.isBuffer(chunk)) continue;
     total += chunk.length;
     if (total > maxBytes) throw ApiError.tooLarge(maxBytes);

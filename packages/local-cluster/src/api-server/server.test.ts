@@ -1,6 +1,9 @@
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { connect } from "node:tls";
 import test from "ava";
+import { parse } from "yaml";
 import { arrayAt, atPath, type Json, type JsonObject, stringAt } from "./json.ts";
 import { TestBench } from "./test-bench.ts";
 
@@ -398,6 +401,44 @@ test("aggregated discovery and OpenAPI name the same types as the old documents"
   const index = await bench.send("GET", "/openapi/v3");
   for (const entry of Object.values(atPath(index.body, "paths") ?? {}))
     t.is((await bench.send("GET", stringAt(atPath(entry as Json, "serverRelativeURL")) ?? "")).code, 200);
+});
+
+test("a body without an announced length is refused when it grows too large", async (t) => {
+  await using bench = await TestBench.start({ limits: { maxBodyBytes: 10_000 } });
+  const body = Buffer.from(JSON.stringify(configMap("x", { a: "x".repeat(200_000) })));
+  const chunked = await bench.send("POST", `${inDefault}/configmaps`, body, { headers: { "transfer-encoding": "chunked" } });
+  t.is(chunked.code, 413);
+  t.is(chunked.body["reason"], "RequestEntityTooLarge");
+});
+
+test("a connection accepted elsewhere is served like any other", async (t) => {
+  await using bench = await TestBench.start();
+  const elsewhere = createServer((socket) => bench.server.accept(socket));
+  elsewhere.listen(0, "127.0.0.1");
+  await once(elsewhere, "listening");
+  try {
+    const { port } = elsewhere.address() as AddressInfo;
+    const socket = connect({ port, host: "127.0.0.1", ca: bench.server.caPem, servername: "kubernetes.default.svc" });
+    const chunks: Buffer[] = [];
+    socket.on("data", (chunk) => chunks.push(chunk));
+    socket.write("GET /readyz HTTP/1.1\r\nHost: kubernetes.default.svc\r\nConnection: close\r\n\r\n");
+    await once(socket, "close");
+    t.regex(Buffer.concat(chunks).toString("utf8"), /^HTTP\/1\.1 200 OK[\s\S]*ok$/);
+  } finally {
+    elsewhere.close();
+  }
+});
+
+test("the kubeconfig holds all a client needs", async (t) => {
+  await using bench = await TestBench.start();
+  const text = bench.server.kubeconfig({ server: "https://kubernetes.default.svc", user: "someone", token: "secret" });
+  const config: unknown = parse(text);
+  t.is(atPath(config as Json, "clusters", 0, "cluster", "server"), "https://kubernetes.default.svc");
+  t.is(atPath(config as Json, "users", 0, "user", "token"), "secret");
+  t.is(
+    Buffer.from(stringAt(atPath(config as Json, "clusters", 0, "cluster", "certificate-authority-data")) ?? "", "base64").toString("utf8"),
+    bench.server.caPem,
+  );
 });
 
 test("random documents and patches never make an internal error", async (t) => {

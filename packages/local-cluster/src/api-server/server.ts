@@ -80,6 +80,8 @@ export interface ApiServer extends AsyncDisposable {
   resetConnections(): void;
 }
 
+/** How long the rest of a refused body is read. */
+const discardMs = 2000;
 const headerLimits = { maxHeaderSize: 65_536, headersTimeout: 30_000, requestTimeout: 120_000, keepAliveTimeout: 90_000 };
 
 /** Starts the server; it serves when the promise resolves. */
@@ -119,6 +121,7 @@ class RunningApiServer implements ApiServer {
   readonly serviceAccountIssuer: string;
   readonly #server: Server;
   readonly #log: Logger;
+  readonly #clock: Clock;
   readonly #storage: Storage;
   readonly #authenticator: Authenticator;
   readonly #authorizer: Authorizer;
@@ -139,6 +142,7 @@ class RunningApiServer implements ApiServer {
     this.serviceAccountIssuer = serviceAccountIssuer;
     this.#server = server;
     this.#log = log;
+    this.#clock = clock;
     this.#limits = limits;
     const storage = new Storage({ clock, historyLength: limits.historyLength });
     this.#storage = storage;
@@ -228,9 +232,18 @@ class RunningApiServer implements ApiServer {
       else await this.#router.resource(exchange, info);
     } catch (thrown) {
       sendError({ response, warnings }, this.#failure(thrown, request, gone.signal));
-      // What remains of a refused body is not read: the connection ends with the answer.
-      if (!request.complete) response.once("finish", () => request.destroy());
+      this.#discardBody(request, response);
     }
+  }
+
+  /** What remains of a refused body is thrown away for a moment, so that the client reads its answer; then the connection ends. */
+  #discardBody(request: IncomingMessage, response: ServerResponse): void {
+    const hasBody = request.headers["transfer-encoding"] !== undefined || Number(request.headers["content-length"] ?? 0) > 0;
+    if (!hasBody || request.complete || request.destroyed) return;
+    request.resume();
+    const timer = this.#clock.schedule(discardMs, () => request.destroy());
+    response.once("close", () => timer[Symbol.dispose]());
+    request.once("end", () => timer[Symbol.dispose]());
   }
 
   async #upgrade(request: IncomingMessage, socket: Socket, head: Buffer): Promise<void> {

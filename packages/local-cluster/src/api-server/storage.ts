@@ -69,6 +69,15 @@ export class Storage {
     return namespace === undefined ? stored.sorted : stored.sorted.filter((object) => (object.metadata.namespace ?? "") === namespace);
   }
 
+  size(table: string): number {
+    return this.#tables.get(table)?.objects.size ?? 0;
+  }
+
+  /** The object of the table that was created first. */
+  oldest(table: string): KubeObject | undefined {
+    return this.#tables.get(table)?.objects.values().next().value;
+  }
+
   tables(): readonly string[] {
     return [...this.#tables.keys()];
   }

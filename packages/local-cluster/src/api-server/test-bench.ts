@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { access, mkdtemp, rm, writeFile } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
-import { request } from "node:https";
+import { Agent, request } from "node:https";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -77,6 +77,7 @@ export class TestBench implements AsyncDisposable {
   readonly server: ApiServer;
   readonly kubeconfig: string;
   readonly #folder: string;
+  readonly #agent: Agent = new Agent({ keepAlive: true, maxSockets: 4 });
 
   private constructor(server: ApiServer, folder: string) {
     this.server = server;
@@ -93,6 +94,7 @@ export class TestBench implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#agent.destroy();
     await this.server[Symbol.asyncDispose]();
     await rm(this.#folder, { recursive: true, force: true });
   }
@@ -107,10 +109,15 @@ export class TestBench implements AsyncDisposable {
         {
           method,
           ca: this.server.caPem,
-          agent: false,
+          agent: this.#agent,
           headers: {
             ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-            ...(bytes === undefined ? {} : { "content-type": parts.type ?? "application/json", "content-length": bytes.length }),
+            ...(bytes === undefined
+              ? {}
+              : {
+                  "content-type": parts.type ?? "application/json",
+                  ...(parts.headers?.["transfer-encoding"] === undefined ? { "content-length": bytes.length } : {}),
+                }),
             ...(parts.accept === undefined ? {} : { accept: parts.accept }),
             ...parts.headers,
           },

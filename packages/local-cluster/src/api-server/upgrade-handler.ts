@@ -25,17 +25,16 @@ export class UpgradeHandler implements AsyncDisposable {
   readonly #options: UpgradeHandlerOptions;
   readonly #tasks: TaskGroup;
   readonly #server: WebSocketServer;
+  readonly #chosen = new WeakMap<IncomingMessage, string>();
   #sessions = 0;
 
   constructor(options: UpgradeHandlerOptions) {
     this.#options = options;
     this.#tasks = new TaskGroup(options.log);
-    const known = [...execProtocols, ...forwardProtocols];
-    this.#server = new WebSocketServer({
-      noServer: true,
-      maxPayload: maxMessageBytes,
-      // The client lists its protocols in the order it prefers them.
-      handleProtocols: (offered) => [...offered].find((protocol) => known.includes(protocol)) ?? false,
+    this.#server = new WebSocketServer({ noServer: true, maxPayload: maxMessageBytes });
+    this.#server.on("headers", (headers, request) => {
+      const protocol = this.#chosen.get(request);
+      if (protocol !== undefined) headers.push(`Sec-WebSocket-Protocol: ${protocol}`);
     });
   }
 
@@ -53,19 +52,21 @@ export class UpgradeHandler implements AsyncDisposable {
     if (info.subresource === "attach") throw ApiError.badRequest("attach is not served here; use exec or logs");
     if (request.headers.upgrade?.toLowerCase() !== "websocket") throw ApiError.badRequest("unable to upgrade: only WebSocket is served, not SPDY");
     if (this.#sessions >= maxSessions) throw ApiError.tooManyRequests("too many exec and port-forward sessions are open");
-    const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((protocol) => protocol.trim());
+    const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",").map((text) => text.trim());
     const served = info.subresource === "exec" ? execProtocols : forwardProtocols;
-    if (!offered.some((protocol) => served.includes(protocol)))
-      throw ApiError.badRequest(`none of the offered subprotocols is served; served are ${served.join(", ")}`);
-    // Only what this subresource speaks may be chosen.
-    request.headers["sec-websocket-protocol"] = offered.filter((protocol) => served.includes(protocol)).join(", ");
+    // The client lists its protocols in the order it prefers them.
+    const protocol = offered.find((text) => served.includes(text));
+    if (protocol === undefined) throw ApiError.badRequest(`none of the offered subprotocols is served; served are ${served.join(", ")}`);
+    // kubectl's tunnel protocol has a "/", which RFC 6455 does not allow and ws refuses: so the choice is made here.
+    delete request.headers["sec-websocket-protocol"];
+    this.#chosen.set(request, protocol);
     const run = info.subresource === "exec" ? runExec : runForward;
     this.#server.handleUpgrade(request, socket, head, (client) => {
       client.on("error", (error) => log.debug("WebSocket failed", { error }));
       this.#sessions += 1;
       this.#tasks.run(`${info.subresource} in ${info.namespace}/${info.name}`, async (signal) => {
         try {
-          await run({ client, info, pod, gateway, signal });
+          await run({ client, protocol, info, pod, gateway, signal });
         } finally {
           this.#sessions -= 1;
         }
