@@ -23,7 +23,7 @@ function decide(policies: readonly AuthorizationPolicy[], asked: ConnectionFacts
   return (verdict.allowed ? `allowed ${verdict.policy ?? "-"}` : verdict.message) + dryRun;
 }
 
-const notAllowed = "allow policies exist, but none allowed";
+const notAllowed = "allow policies exist, but none allowed: default/p";
 
 const matching: readonly [string, Partial<PolicyMatch>][] = [
   ["an exact namespace", { namespaces: [exact("clients")] }],
@@ -65,6 +65,12 @@ const notMatching: readonly [string, Partial<PolicyMatch>][] = [
   ["nothing at all", {}],
 ];
 for (const [name, match] of notMatching) test(`an ALLOW does not admit by ${name}`, (t) => t.is(decide([aPolicy("p", match)]), notAllowed));
+
+test("a refusal names the policies that did not allow, and not more of them than help", (t) => {
+  const nobody = (name: string): AuthorizationPolicy => aPolicy(name, { principals: [exact("nobody")] });
+  t.is(decide(["a", "b"].map(nobody)), "allow policies exist, but none allowed: default/a, default/b");
+  t.is(decide(["a", "b", "c", "d", "e"].map(nobody)), "allow policies exist, but none allowed: default/a, default/b, default/c and 2 more");
+});
 
 test("without identity no principal, namespace or service account matches, and their absence can be asked for", (t) => {
   t.is(decide([aPolicy("p", { principals: [{ kind: "prefix", value: "" }] })], plaintext), notAllowed);

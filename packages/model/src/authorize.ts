@@ -57,7 +57,15 @@ export function authorize(snapshot: Snapshot, workload: Workload, facts: Connect
   if (allow.length === 0) return { allowed: true, policy: undefined, dryRun };
   const allowing = firstMatch(allow, subject);
   if (allowing !== undefined) return { allowed: true, policy: allowing.key, dryRun };
-  return { allowed: false, reason: "not-allowed", policy: undefined, message: "allow policies exist, but none allowed", dryRun };
+  return { allowed: false, reason: "not-allowed", policy: undefined, message: `allow policies exist, but none allowed: ${namesOf(allow)}`, dryRun };
+}
+
+/** Enough names to know where to look. */
+const mostNames = 3;
+
+function namesOf(policies: readonly CompiledPolicy[]): string {
+  const names = policies.slice(0, mostNames).map(({ key }) => key);
+  return policies.length > mostNames ? `${names.join(", ")} and ${policies.length - mostNames} more` : names.join(", ");
 }
 
 /** Of several dry-run ALLOW policies of which none matches, the first one stands for all. */

@@ -28,7 +28,7 @@ export function allRolledOut(cluster: Cluster, namespace: string): Promise<void>
 export function podsOnceEnrolled(cluster: Cluster, namespace: string, enrolled: boolean): Promise<Pod[]> {
   return eventually(`every pod of ${namespace} ${enrolled ? "joining" : "leaving"} the mesh`, async () => {
     const found = await cluster.client.list(pods, { namespace });
-    const settled = found.every((pod) => isReady(pod) && (pod.metadata.annotations?.[redirection] === "enabled") === enrolled);
+    const settled = found.every((pod) => isReady(pod) && pod.metadata.annotations?.[redirection] === (enrolled ? "enabled" : undefined));
     return settled && found.length > 0 ? found : undefined;
   });
 }

@@ -147,7 +147,7 @@ export async function change({ cluster, observations, note }: Stage): Promise<vo
     });
     return {
       observed: `${tally(answers, 200)}; ${wireWords(wire)}`,
-      holds: answers.every(({ status }) => status === 200) && wire.readable > 0 && wire.tunnelPackets === 0,
+      holds: answers.every(({ status }) => status === 200) && wire.otherPackets > 0 && wire.tunnelPackets === 0,
     };
   });
 }
