@@ -4,7 +4,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type KubeClient, resources } from "@fairway/kube";
 import { currentNamespace, type NetworkNamespace, openNamespace, selfTest } from "@fairway/linux";
-import { type AdminHandler, type Clock, createRegistry, errorCode, type Logger, MeshError, metricsRoutes, Readiness, serveAdmin } from "@fairway/runtime";
+import { type AdminHandler, type Clock, createRegistry, type Logger, MeshError, metricsRoutes, Readiness, serveAdmin } from "@fairway/runtime";
 import type { AgentConfig } from "./config.ts";
 import { Enroller } from "./enroller.ts";
 import { findPodNamespaces } from "./find-pod-namespace.ts";
@@ -16,6 +16,7 @@ import { PluginServer } from "./plugin-server.ts";
 import { Pods } from "./pods.ts";
 import { resolveProbeSource } from "./probe-source.ts";
 import { nftRedirection } from "./rules-apply.ts";
+import { watchForUninstall } from "./uninstall.ts";
 import { ZdsServer } from "./zds-server.ts";
 
 const uninstallTimeoutMs = 10_000;
@@ -117,18 +118,24 @@ async function serve({ config, client, clock, log, stop }: AgentOptions): Promis
         }),
       )
     : undefined;
+  const leaving = await watchForUninstall(client, config, log);
   starting[Symbol.dispose]();
   log.info("node agent running", { node: config.nodeName, probes: source.kind, cni: config.cniEnabled });
   await aborted(stop);
-  if (await isUninstalled(client, config, log)) {
-    log.info("the node agent's DaemonSet is gone: cleaning the node up");
-    const deadline = AbortSignal.timeout(uninstallTimeoutMs);
-    await installation?.uninstall();
-    await reconciler.releaseAll(deadline);
-    await probes.uninstall(deadline).catch((thrown: unknown) => {
-      log.warn("the node's probe rules were not removed", { error: MeshError.from(thrown, "NODE_AGENT_UNINSTALL_FAILED") });
-    });
+  const uninstall = await leaving.uninstall();
+  if (uninstall === "no") return;
+  // Without an agent the plugin would keep every pod of the node from starting.
+  await installation?.uninstall();
+  if (uninstall === "likely") {
+    log.warn("the agent's rights are gone, so this looks like an uninstall; pods stay captured until their labels or they themselves go");
+    return;
   }
+  log.info("the node agent is being uninstalled: letting all pods go");
+  const deadline = AbortSignal.timeout(uninstallTimeoutMs);
+  await reconciler.releaseAll(deadline);
+  await probes.uninstall(deadline).catch((thrown: unknown) => {
+    log.warn("the node's probe rules were not removed", { error: MeshError.from(thrown, "NODE_AGENT_UNINSTALL_FAILED") });
+  });
 }
 
 /** Before the ZDS socket stands there is nobody to hand a pod to. */
@@ -149,19 +156,6 @@ function hostNamespace(hostProc: string): NetworkNamespace {
       `cannot open the node's network namespace below ${hostProc}; mount the host's /proc there and grant CAP_SYS_PTRACE`,
       { cause },
     );
-  }
-}
-
-/** Only a DaemonSet that is certainly gone, or going, means uninstall; every doubt means restart or upgrade. */
-async function isUninstalled(client: KubeClient, { daemonSetName, podNamespace }: AgentConfig, log: Logger): Promise<boolean> {
-  if (daemonSetName === undefined) return false;
-  try {
-    const daemonSet = await client.get(resources.daemonSets, daemonSetName, podNamespace);
-    return daemonSet.metadata.deletionTimestamp !== undefined;
-  } catch (thrown) {
-    if (errorCode(thrown) === "KUBE_NOT_FOUND") return true;
-    log.warn("it is not known whether this is an uninstall; leaving everything in place", { error: MeshError.from(thrown, "KUBE_UNAVAILABLE") });
-    return false;
   }
 }
 

@@ -1,7 +1,7 @@
 /** Keeps the pods of this node as their labels want them: events in, one reconciliation per pod at a time, and a regular look at the rules. */
 import { type Collection, type Namespace, type Pod, WorkQueue } from "@fairway/kube";
 import type { NetworkNamespace } from "@fairway/linux";
-import { type Clock, type Logger, MeshError, TaskGroup } from "@fairway/runtime";
+import { type Clock, errorCode, type Logger, MeshError, TaskGroup } from "@fairway/runtime";
 import { type Enroller, redirectionOf, uidOf } from "./enroller.ts";
 import { type EnrolmentOptions, enrolmentOf, isTerminal } from "./enrolment.ts";
 import { Turns } from "./turns.ts";
@@ -166,7 +166,13 @@ export class Pods implements AsyncDisposable {
     // Without a network there is nothing to do yet: the CNI plugin, or the pod's address, comes next.
     if (!known && !hasNetwork(pod)) return;
     this.#warn(key, decision.warnings);
-    await enroller.enrol(pod, decision.capture, { signal });
+    try {
+      await enroller.enrol(pod, decision.capture, { signal });
+    } catch (thrown) {
+      // Trying again is of no use before one comes, and its coming is told (ztunnelReady).
+      if (errorCode(thrown) !== "NODE_AGENT_ZTUNNEL_ABSENT") throw thrown;
+      this.#options.log.info("a pod waits for a ztunnel on this node", { pod: key });
+    }
   }
 
   async #resync(signal: AbortSignal): Promise<void> {
