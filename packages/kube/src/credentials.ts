@@ -89,7 +89,7 @@ class AgentCache {
   }
 
   agent(tls: AgentOptions): HttpAgent {
-    const key = JSON.stringify([tls.ca, tls.cert, tls.key, tls.servername, tls.rejectUnauthorized]);
+    const key = [tls.ca, tls.cert, tls.key, tls.servername, tls.rejectUnauthorized].map(String).join("\n");
     if (this.#agent === undefined || key !== this.#key) {
       const secure = this.#server.protocol === "https:";
       this.#agent = secure ? new TlsAgent({ ...tls, keepAlive: true, maxSockets }) : new PlainAgent({ keepAlive: true, maxSockets });
