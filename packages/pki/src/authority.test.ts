@@ -5,10 +5,8 @@ import test from "ava";
 import { Authority, maxCertificateTtlMs } from "./authority.ts";
 import { parseCertificates } from "./certificate.ts";
 import { buildCsr } from "./csr.ts";
-import { encodePem } from "./der.ts";
-import { basicConstraints, keyUsage, subjectKeyId } from "./extensions.ts";
-import { issueCertificate, organizationName } from "./issue.ts";
-import { generateKeyPair, type KeyPair } from "./key.ts";
+import { generateKeyPair } from "./key.ts";
+import { certificateAuthority, pluggedIn as pluggedInAt, privatePem } from "./test-authority.ts";
 
 const identity = parseSpiffeId("spiffe://cluster.local/ns/default/sa/alice");
 const dayMs = 86_400_000;
@@ -154,34 +152,7 @@ test("an authority prints and serialises without its key", (t) => {
   t.false(JSON.stringify(authority).includes("PRIVATE"));
 });
 
-interface TestAuthority {
-  readonly pem: string;
-  readonly key: KeyPair;
-  readonly name: ReturnType<typeof organizationName>;
-}
-
-function certificateAuthority(clock: ManualClock, label: string, issuer?: TestAuthority): TestAuthority {
-  const key = generateKeyPair();
-  const name = organizationName(label);
-  const content = {
-    subject: name,
-    publicKey: key.publicKey,
-    notBefore: clock.now() - 1000,
-    notAfter: clock.now() + 365 * dayMs,
-    // An identifier that no rule would compute: leaves must repeat it, not derive it.
-    extensions: [basicConstraints({ isCa: true }), keyUsage({ isCa: true }), subjectKeyId(Buffer.from(`id of ${label}`))],
-  };
-  return { pem: encodePem("CERTIFICATE", issueCertificate(content, { name: issuer?.name ?? name, privateKey: (issuer?.key ?? key).privateKey })), key, name };
-}
-
 function pluggedIn() {
   const clock = new ManualClock(start);
-  const root = certificateAuthority(clock, "root");
-  const middle = certificateAuthority(clock, "middle", root);
-  const signer = certificateAuthority(clock, "signer", middle);
-  return { clock, root, middle, pem: { caCert: signer.pem, caKey: privatePem(signer.key), certChain: middle.pem, rootCert: root.pem } };
-}
-
-function privatePem({ privateKey }: KeyPair): string {
-  return privateKey.export({ type: "pkcs8", format: "pem" }).toString();
+  return { clock, ...pluggedInAt(clock) };
 }

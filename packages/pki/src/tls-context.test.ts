@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { connect as connectTcp, createServer, type Server, type Socket } from "node:net";
 import { connect as connectTls, type SecureVersion, type TLSSocket } from "node:tls";
@@ -8,6 +9,7 @@ import { Authority } from "./authority.ts";
 import { detachCertificate, workloadCertificate } from "./certificate.ts";
 import type { WorkloadCertificate } from "./certificate-source.ts";
 import { generateKeyPair } from "./key.ts";
+import { pluggedIn } from "./test-authority.ts";
 import { createMeshTls } from "./tls-context.ts";
 
 const authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
@@ -78,6 +80,46 @@ test("each side refuses a peer whose root it does not trust", async (t) => {
   const connected = rawClient(two.client, { certificate: foreign });
   t.is(errorCode(await t.throwsAsync(tls.accept(two.server, bob, { signal }))), "PKI_HANDSHAKE_FAILED");
   connected.destroy();
+});
+
+test("intermediates are presented, so that a peer with only the root verifies the chain", async (t) => {
+  const plugged = Authority.load(pluggedIn(systemClock).pem, systemClock);
+  const [one, two] = [certificateOf(alice.identity, plugged), certificateOf(bob.identity, plugged)];
+  t.is(one.chain.length, 3);
+  const { client, server } = await pair(t);
+  const tls = createMeshTls({ clock: systemClock });
+  const [far, near] = await Promise.all([tls.accept(server, two, { signal }), tls.connect(client, one, [two.identity], { signal })]);
+  t.is(far.peer, one.identity);
+  t.is(near.peer, two.identity);
+});
+
+test("while roots are rotated, certificates of the old and of the new root accept each other", async (t) => {
+  const [old, next] = [pluggedIn(systemClock, "old"), pluggedIn(systemClock, "next")];
+  const rootCert = old.root.pem + next.root.pem;
+  const one = certificateOf(alice.identity, Authority.load({ ...old.pem, rootCert }, systemClock));
+  const two = certificateOf(bob.identity, Authority.load({ ...next.pem, rootCert }, systemClock));
+  const tls = createMeshTls({ clock: systemClock });
+  for (const [mine, theirs] of [
+    [one, two],
+    [two, one],
+  ] as const) {
+    const { client, server } = await pair(t);
+    const [far] = await Promise.all([tls.accept(server, theirs, { signal }), tls.connect(client, mine, [theirs.identity], { signal })]);
+    t.is(far.peer, mine.identity);
+  }
+});
+
+test("a revoked intermediate revokes what it signed", async (t) => {
+  const { pem, middle } = pluggedIn(systemClock);
+  const plugged = Authority.load(pem, systemClock);
+  const revoked = new X509Certificate(middle.pem).serialNumber;
+  const strict = createMeshTls({ clock: systemClock, isRevoked: (chain) => chain.some(({ serialNumber }) => serialNumber === revoked) });
+  const { client, server } = await pair(t);
+  const connecting = createMeshTls({ clock: systemClock })
+    .connect(client, certificateOf(alice.identity, plugged), [bob.identity], { signal })
+    .catch(() => undefined);
+  t.is(errorCode(await t.throwsAsync(strict.accept(server, certificateOf(bob.identity, plugged), { signal }))), "PKI_PEER_REVOKED");
+  await connecting;
 });
 
 for (const [name, options] of [

@@ -3,8 +3,7 @@
  * they are. One context per certificate and direction. Whatever a peer sends or omits ends in a rejected promise, a destroyed
  * socket and no uncaught event.
  */
-import type { X509Certificate } from "node:crypto";
-import { constants } from "node:crypto";
+import { constants, X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
 import { connect, createSecureContext, createServer, type SecureContext, type SecureContextOptions, type Server, type TLSSocket } from "node:tls";
 import { identityOf, type SpiffeId } from "@fairway/model";
@@ -21,7 +20,7 @@ export interface MeshTlsOptions {
   readonly allowTls12?: boolean;
   /** Key exchange groups; `COMPLIANCE_POLICY=pqc` wants `X25519MLKEM768` only. The platform's default unless given. */
   readonly groups?: string;
-  /** Asked about every verified chain, leaf first; true refuses the peer (ztunnel contract 1.3). */
+  /** Asked at every handshake about the verified chain, leaf first, as far as it is known here; true refuses the peer (ztunnel contract 1.3). */
   readonly isRevoked?: (chain: readonly X509Certificate[]) => boolean;
 }
 
@@ -67,7 +66,7 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
         socket,
         options,
         signal,
-        (tls) => verifyServer(leafOf(tls, options), expected),
+        (tls) => verifyServer(leafOf(tls, certificate, options), expected),
         (run) => {
           const tls = connect({
             socket,
@@ -89,7 +88,7 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
         socket,
         options,
         signal,
-        (tls) => verifyClient(leafOf(tls, options), trustDomain),
+        (tls) => verifyClient(leafOf(tls, certificate, options), trustDomain),
         (run) => {
           pending.set(socket, run);
           server(certificate).emit("connection", socket);
@@ -186,15 +185,28 @@ function contextOptions(certificate: WorkloadCertificate, { allowTls12 = false, 
 }
 
 /** The leaf of the chain that the handshake verified. */
-function leafOf(tls: TLSSocket, { isRevoked }: MeshTlsOptions): Uint8Array {
+function leafOf(tls: TLSSocket, own: WorkloadCertificate, { isRevoked }: MeshTlsOptions): Uint8Array {
   const leaf = tls.getPeerX509Certificate();
   if (leaf === undefined) throw failed("the peer showed no certificate");
-  if (isRevoked !== undefined) {
-    const chain: X509Certificate[] = [];
-    for (let next: X509Certificate | undefined = leaf; next !== undefined && chain.length < maxChainLength; next = next.issuerCertificate) chain.push(next);
-    if (isRevoked(chain)) throw new MeshError("PKI_PEER_REVOKED", "the peer's certificate, or one above it, was revoked");
-  }
+  if (isRevoked?.(verifiedChain(leaf, own)) === true) throw new MeshError("PKI_PEER_REVOKED", "the peer's certificate, or one above it, was revoked");
   return leaf.raw;
+}
+
+/**
+ * Leaf first, towards the root. The runtime shows a server no intermediates of its client (and a client not the root), so the
+ * rest is looked for in our own chain and roots: complete when the peer's certificate comes from the CA that ours comes from.
+ */
+function verifiedChain(leaf: X509Certificate, own: WorkloadCertificate): X509Certificate[] {
+  const candidates = [...own.chain.slice(1), ...own.roots].map((pem) => new X509Certificate(pem));
+  const chain = [leaf];
+  for (let last = leaf; chain.length < maxChainLength && !last.checkIssued(last); ) {
+    const issued = last;
+    const issuer = issued.issuerCertificate ?? candidates.find((candidate) => issued.checkIssued(candidate));
+    if (issuer === undefined) break;
+    chain.push(issuer);
+    last = issuer;
+  }
+  return chain;
 }
 
 /**

@@ -17,3 +17,4 @@ export {
   type XdsServerLimits,
   type XdsServerOptions,
 } from "./server.ts";
+export { discoveryServerOptions } from "./server-options.ts";

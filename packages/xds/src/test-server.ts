@@ -2,6 +2,7 @@
 import { type AggregatedDiscoveryServiceServer, AggregatedDiscoveryServiceService, type DeltaDiscoveryResponse } from "@fairway/protocol";
 import { type ChannelCredentials, credentials, Metadata, Server, ServerCredentials } from "@grpc/grpc-js";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
+import { discoveryServerOptions } from "./server-options.ts";
 
 /** A certificate for 127.0.0.1 and its key, made for these tests and trusted nowhere else. */
 const testCertificate = `-----BEGIN CERTIFICATE-----
@@ -36,7 +37,7 @@ export async function listen(
   port = 0,
   serialize: (response: DeltaDiscoveryResponse) => Buffer = AggregatedDiscoveryServiceService.deltaAggregatedResources.responseSerialize,
 ): Promise<TestServer> {
-  const server = new Server({ "grpc.max_receive_message_length": 64 * 1024 * 1024 });
+  const server = new Server(discoveryServerOptions);
   const { deltaAggregatedResources, ...others } = AggregatedDiscoveryServiceService;
   server.addService({ ...others, deltaAggregatedResources: { ...deltaAggregatedResources, responseSerialize: serialize } }, service);
   const tls = ServerCredentials.createSsl(null, [{ private_key: Buffer.from(testKey), cert_chain: Buffer.from(testCertificate) }]);
