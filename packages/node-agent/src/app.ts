@@ -3,7 +3,7 @@ import { mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type KubeClient, resources } from "@fairway/kube";
-import { currentNamespace, type NetworkNamespace, openNamespace, selfTest } from "@fairway/linux";
+import { currentNamespace, hasIpv6, type NetworkNamespace, openNamespace, selfTest } from "@fairway/linux";
 import { type AdminHandler, type Clock, createRegistry, type Logger, MeshError, metricsRoutes, Readiness, serveAdmin } from "@fairway/runtime";
 import type { AgentConfig } from "./config.ts";
 import { Enroller } from "./enroller.ts";
@@ -49,8 +49,9 @@ async function serve({ config, client, clock, log, stop }: AgentOptions): Promis
   const registry = createRegistry();
 
   // Health first: the kubelet looks while the API server is still being asked.
-  stack.use(await serveAdmin({ host: "::", port: config.healthPort }, healthRoutes(readiness)));
-  stack.use(await serveAdmin({ host: "::", port: config.metricsPort }, metricsRoutes(registry)));
+  const everywhere = hasIpv6(undefined) ? "::" : "0.0.0.0";
+  stack.use(await serveAdmin({ host: everywhere, port: config.healthPort }, healthRoutes(readiness)));
+  stack.use(await serveAdmin({ host: everywhere, port: config.metricsPort }, metricsRoutes(registry)));
 
   const own = stack.use(currentNamespace());
   const host = stack.use(hostNamespace(config.hostProc));
