@@ -112,13 +112,24 @@ test("a client that left is forgotten, however it left", async (t) => {
   t.pass();
 });
 
-test("closing the server ends every stream as unavailable", async (t) => {
-  const { open, server } = await start(t);
+test("closing the server ends every stream as unavailable, also those it is still deciding about", async (t) => {
+  const { open, server } = await start(t, {
+    authorize: ({ node }, { signal }) =>
+      node.id === "slow" ? new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason))) : Promise.resolve(peer),
+  });
+  const undecided = open();
+  undecided.write(
+    bytes({
+      ...request,
+      node: { id: "slow", cluster: "", metadata: {}, locality: undefined, userAgentName: "", userAgentVersionType: undefined, clientFeatures: [] },
+    }),
+  );
+  const silent = open();
   const stream = open();
   stream.write(bytes(request));
   await stream.next();
   await server[Symbol.asyncDispose]();
-  t.is((await stream.ended).code, status.UNAVAILABLE);
+  for (const { ended } of [stream, undecided, silent]) t.is((await ended).code, status.UNAVAILABLE);
   const late = open();
   t.is((await late.ended).code, status.UNAVAILABLE);
 });

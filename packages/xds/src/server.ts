@@ -6,7 +6,7 @@ import type { AggregatedDiscoveryServiceServer, DeltaDiscoveryRequest, DeltaDisc
 import { type Clock, errorCode, type Logger, MeshError, TaskGroup, type Watch, Watched } from "@fairway/runtime";
 import type { Metadata, ServerDuplexStream } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
-import { ChangeFeed } from "./change-feed.ts";
+import { type ChangeBatch, ChangeFeed } from "./change-feed.ts";
 import { ClientSession, type SessionEnvironment, type SessionLimits, type XdsTypeStatus } from "./client-session.ts";
 import type { ResourceSource, XdsPeer } from "./mesh-source.ts";
 
@@ -75,167 +75,195 @@ const statusIntervalMs = 100;
 interface Client {
   readonly session: ClientSession;
   readonly describe: () => XdsClientStatus;
-  readonly end: (code: status, details: string) => void;
+  readonly stream: OpenStream;
 }
 
+/** One stream with its end: whoever ends it first wins, and everything that hangs on it is let go. */
+interface OpenStream {
+  readonly id: string;
+  readonly raw: DeltaStream;
+  /** Aborts when the stream ended. */
+  readonly gone: AbortSignal;
+  end(code: status, details: string): void;
+}
+
+/** Nothing is sent before `ready`; the service may be added to a gRPC server at once. */
 export function createXdsServer(options: XdsServerOptions): XdsServer {
-  const { clock, log, sources, ready, identifier = "fairway" } = options;
-  const limits = { ...defaultXdsServerLimits, ...options.limits };
-  const clients = new Map<string, Client>();
-  const watched = new Watched<ReadonlyMap<string, XdsClientStatus>>(new Map());
-  const tasks = new TaskGroup(log);
-  let streams = 0;
-  let opened = 0;
-  let publishing: Disposable | undefined;
-
-  const publish = (): void => {
-    publishing ??= clock.schedule(statusIntervalMs, () => {
-      publishing = undefined;
-      watched.set(new Map([...clients].map(([id, { describe }]) => [id, describe()])));
-    });
-  };
-
-  const feed = new ChangeFeed(sources, {
-    clock,
-    debounceMs: options.debounceMs ?? defaultDebounceMs,
-    onBatch: ({ epoch, names }) => {
-      for (const { session } of clients.values()) {
-        for (const [typeUrl, changed] of names) session.changed(typeUrl, changed, epoch);
-        session.flush();
-      }
+  const server = new DeltaServer(options);
+  return {
+    service: {
+      deltaAggregatedResources: (stream) => server.open(stream),
+      streamAggregatedResources: (stream) => void stream.emit("error", { code: status.UNIMPLEMENTED, details: "only the delta protocol is served" }),
     },
-  });
-
-  const environment: SessionEnvironment = {
-    clock,
-    sources,
-    identifier,
-    limits,
-    stale: (typeUrl) => feed.stale(typeUrl),
-    currentEpoch: () => feed.epoch,
+    clients: server.status,
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
+}
 
-  const deltaAggregatedResources = (stream: DeltaStream): void => {
-    const id = String(++opened);
-    const gone = new AbortController();
-    streams++;
-    let ended = false;
-    let deadline: Disposable | undefined;
-    const finish = (): void => {
-      if (ended) return;
-      ended = true;
-      streams--;
-      deadline?.[Symbol.dispose]();
-      gone.abort(new MeshError("XDS_CLIENT_GONE", "the client closed its stream"));
-      clients.get(id)?.session.close();
-      if (clients.delete(id)) publish();
+class DeltaServer implements AsyncDisposable {
+  readonly #options: XdsServerOptions;
+  readonly #limits: XdsServerLimits;
+  readonly #clients = new Map<string, Client>();
+  readonly #status = new Watched<ReadonlyMap<string, XdsClientStatus>>(new Map());
+  readonly #tasks: TaskGroup;
+  readonly #feed: ChangeFeed;
+  readonly #environment: SessionEnvironment;
+  /** Clients, and those that may become one. */
+  readonly #streams = new Set<OpenStream>();
+  #opened = 0;
+  #publishing: Disposable | undefined;
+
+  constructor(options: XdsServerOptions) {
+    const { clock, sources, debounceMs = defaultDebounceMs, identifier = "fairway" } = options;
+    this.#options = options;
+    this.#limits = { ...defaultXdsServerLimits, ...options.limits };
+    this.#tasks = new TaskGroup(options.log);
+    this.#feed = new ChangeFeed(sources, { clock, debounceMs, onBatch: (batch) => this.#distribute(batch) });
+    this.#environment = {
+      clock,
+      sources,
+      identifier,
+      limits: this.#limits,
+      stale: (typeUrl) => this.#feed.stale(typeUrl),
+      currentEpoch: () => this.#feed.epoch,
     };
-    const end = (code: status, details: string): void => {
-      if (ended) return;
-      finish();
-      stream.emit("error", { code, details });
-    };
-    stream.on("error", finish);
-    stream.on("cancelled", finish);
-    stream.on("close", finish);
-    stream.on("end", () => {
-      finish();
-      stream.end();
-    });
-    if (tasks.signal.aborted || !ready.current) {
-      end(status.UNAVAILABLE, "server is not ready");
+  }
+
+  get status(): Watch<ReadonlyMap<string, XdsClientStatus>> {
+    return this.#status;
+  }
+
+  /** Takes a new stream: waits for its first request, authorizes it, serves it. */
+  open(raw: DeltaStream): void {
+    const { clock, log, ready } = this.#options;
+    const stream = this.#track(raw);
+    if (this.#tasks.signal.aborted || !ready.current) {
+      stream.end(status.UNAVAILABLE, "server is not ready");
       return;
     }
-    if (streams > limits.maxClients) {
-      end(status.RESOURCE_EXHAUSTED, "too many clients");
+    if (this.#streams.size > this.#limits.maxClients) {
+      stream.end(status.RESOURCE_EXHAUSTED, "too many clients");
       return;
     }
-    deadline = clock.schedule(limits.authorizationTimeoutMs, () => end(status.DEADLINE_EXCEEDED, "no request in time"));
-    stream.once("data", (first: DeltaDiscoveryRequest) => {
-      stream.pause();
-      tasks.run("accepting a discovery client", async (closing) => {
+    const deadline = clock.schedule(this.#limits.authorizationTimeoutMs, () => stream.end(status.DEADLINE_EXCEEDED, "no request in time"));
+    stream.gone.addEventListener("abort", () => deadline[Symbol.dispose](), { once: true });
+    raw.once("data", (first: DeltaDiscoveryRequest) => {
+      raw.pause();
+      this.#tasks.run("accepting a discovery client", async (closing) => {
         try {
-          const client = await accept(id, stream, first, { signal: AbortSignal.any([gone.signal, closing]), end });
-          deadline?.[Symbol.dispose]();
-          if (client === undefined || ended) return;
-          clients.set(id, client);
-          publish();
-          serve(client.session, stream, first);
+          const client = await this.#accept(stream, first, AbortSignal.any([stream.gone, closing]));
+          deadline[Symbol.dispose]();
+          if (client === undefined || stream.gone.aborted) return;
+          this.#clients.set(stream.id, client);
+          this.#publish();
+          this.#serve(client, first);
         } catch (thrown) {
           log.error("a discovery stream failed", { error: MeshError.from(thrown, "XDS_STREAM_FAILED") });
-          end(status.INTERNAL, "the request could not be served");
+          stream.end(status.INTERNAL, "the request could not be served");
         }
       });
     });
-  };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#feed[Symbol.dispose]();
+    const closing = this.#tasks[Symbol.asyncDispose]();
+    for (const stream of [...this.#streams]) stream.end(status.UNAVAILABLE, "server is shutting down");
+    this.#publishing?.[Symbol.dispose]();
+    await closing;
+  }
+
+  #track(raw: DeltaStream): OpenStream {
+    const id = String(++this.#opened);
+    const gone = new AbortController();
+    const finish = (): void => {
+      if (gone.signal.aborted) return;
+      this.#streams.delete(stream);
+      gone.abort(new MeshError("XDS_CLIENT_GONE", "the client closed its stream"));
+      this.#clients.get(id)?.session.close();
+      if (this.#clients.delete(id)) this.#publish();
+    };
+    raw.on("error", finish);
+    raw.on("cancelled", finish);
+    raw.on("close", finish);
+    raw.on("end", () => {
+      finish();
+      raw.end();
+    });
+    const end = (code: status, details: string): void => {
+      if (gone.signal.aborted) return;
+      finish();
+      raw.emit("error", { code, details });
+    };
+    const stream: OpenStream = { id, raw, gone: gone.signal, end };
+    this.#streams.add(stream);
+    return stream;
+  }
 
   /** Authorizes the sender of `first`; undefined when it was refused. */
-  const accept = async (
-    id: string,
-    stream: DeltaStream,
-    first: DeltaDiscoveryRequest,
-    { signal, end }: { signal: AbortSignal; end: Client["end"] },
-  ): Promise<Client | undefined> => {
+  async #accept(stream: OpenStream, first: DeltaDiscoveryRequest, signal: AbortSignal): Promise<Client | undefined> {
+    const { authorize, clock, log } = this.#options;
     if (first.node === undefined || first.node.id === "" || first.node.id.length > maxNodeIdLength) {
-      end(status.INVALID_ARGUMENT, "the first request must carry the node, with an id of ordinary length");
+      stream.end(status.INVALID_ARGUMENT, "the first request must carry the node, with an id of ordinary length");
       return undefined;
     }
     const node = nodeOf(first.node);
-    const address = stream.getPeer();
+    const address = stream.raw.getPeer();
     let peer: XdsPeer;
     try {
-      peer = await options.authorize({ metadata: stream.metadata, node }, { signal });
+      peer = await authorize({ metadata: stream.raw.metadata, node }, { signal });
     } catch (thrown) {
       if (signal.aborted) return undefined;
       const denied = errorCode(thrown) === "XDS_PERMISSION_DENIED";
       log.warn("discovery client refused", { node: node.id, address, error: MeshError.from(thrown, "XDS_UNAUTHENTICATED") });
-      end(denied ? status.PERMISSION_DENIED : status.UNAUTHENTICATED, denied ? "permission denied" : "authentication failure");
+      stream.end(denied ? status.PERMISSION_DENIED : status.UNAUTHENTICATED, denied ? "permission denied" : "authentication failure");
       return undefined;
     }
     const connectedAt = clock.now();
     const session = new ClientSession(
-      environment,
+      this.#environment,
       {
-        send: (response) => stream.write(response),
-        statusChanged: publish,
+        send: (response) => stream.raw.write(response),
+        statusChanged: () => this.#publish(),
         end: (reason) => {
           log.warn("discovery client cut off", { node: node.id, address, reason });
-          if (reason === "answer-timeout") end(status.ABORTED, "no answer to the last response in time");
-          else end(status.RESOURCE_EXHAUSTED, "too many names subscribed");
+          if (reason === "answer-timeout") stream.end(status.ABORTED, "no answer to the last response in time");
+          else stream.end(status.RESOURCE_EXHAUSTED, "too many names subscribed");
         },
       },
       { awaitsSiblings: meshProxy.test(node.id) },
     );
-    log.info("discovery client connected", { id, node: node.id, address, serviceAccount: `${peer.identity.namespace}/${peer.identity.serviceAccount}` });
-    return { session, end, describe: () => ({ nodeId: node.id, peer, address, connectedAt, types: new Map(session.types) }) };
-  };
+    const { namespace, serviceAccount } = peer.identity;
+    log.info("discovery client connected", { id: stream.id, node: node.id, address, serviceAccount: `${namespace}/${serviceAccount}` });
+    return { session, stream, describe: () => ({ nodeId: node.id, peer, address, connectedAt, types: new Map(session.types) }) };
+  }
 
-  const serve = (session: ClientSession, stream: DeltaStream, first: DeltaDiscoveryRequest): void => {
+  #serve({ session, stream }: Client, first: DeltaDiscoveryRequest): void {
     const unknown = new Set<string>();
     const handle = (request: DeltaDiscoveryRequest): void => {
       if (session.handle(request) || unknown.has(request.typeUrl) || unknown.size >= maxUnknownLogged) return;
       unknown.add(request.typeUrl);
-      log.debug("a type that is not served was asked for", { typeUrl: request.typeUrl.slice(0, maxLoggedName) });
+      this.#options.log.debug("a type that is not served was asked for", { typeUrl: request.typeUrl.slice(0, maxLoggedName) });
     };
     handle(first);
-    stream.on("data", handle);
-    stream.resume();
-  };
+    stream.raw.on("data", handle);
+    stream.raw.resume();
+  }
 
-  return {
-    service: {
-      deltaAggregatedResources,
-      streamAggregatedResources: (stream) => void stream.emit("error", { code: status.UNIMPLEMENTED, details: "only the delta protocol is served" }),
-    },
-    clients: watched,
-    async [Symbol.asyncDispose]() {
-      feed[Symbol.dispose]();
-      const closing = tasks[Symbol.asyncDispose]();
-      for (const { end } of [...clients.values()]) end(status.UNAVAILABLE, "server is shutting down");
-      publishing?.[Symbol.dispose]();
-      await closing;
-    },
-  };
+  #distribute({ epoch, names }: ChangeBatch): void {
+    for (const { session } of [...this.#clients.values()]) {
+      for (const [typeUrl, changed] of names) session.changed(typeUrl, changed, epoch);
+      session.flush();
+    }
+  }
+
+  /** Status of all clients at most ten times a second, however many answers come. */
+  #publish(): void {
+    this.#publishing ??= this.#options.clock.schedule(statusIntervalMs, () => {
+      this.#publishing = undefined;
+      this.#status.set(new Map([...this.#clients].map(([id, { describe }]) => [id, describe()])));
+    });
+  }
 }
 
 /** Proxies that subscribe to every type when they connect. */
