@@ -112,7 +112,8 @@ export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisp
         if (signal.aborted) return;
         const error = MeshError.from(thrown, "KUBE_UNAVAILABLE");
         waitMs = this.#failed(error);
-        const report = error.code === "KUBE_NOT_FOUND" ? log.debug : log.warn;
+        // Expiry and missing definitions are the API's ordinary course.
+        const report = error.code === "KUBE_NOT_FOUND" || error.code === "KUBE_GONE" ? log.debug : log.warn;
         report("the watch failed and will be resumed", { resource: type.plural, error, code: error.code, retryMs: Math.round(waitMs) });
       }
       if (waitMs > 0) await clock.sleep(waitMs, { signal }).catch(() => undefined);
