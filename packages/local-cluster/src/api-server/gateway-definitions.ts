@@ -150,7 +150,8 @@ function definition(
     },
     spec: {
       group: "gateway.networking.k8s.io",
-      names: { kind, plural, shortNames, categories: ["gateway-api"] },
+      names: { kind, listKind: `${kind}List`, plural, singular: kind.toLowerCase(), shortNames, categories: ["gateway-api"] },
+      conversion: { strategy: "None" },
       scope: cluster ? "Cluster" : "Namespaced",
       versions: versions.map((name, index) => ({
         name,

@@ -199,9 +199,9 @@ export class ObjectWriter {
       const { status: _old, ...rest } = cloneJson(live);
       return { ...rest, apiVersion, kind, metadata, ...(object["status"] === undefined ? {} : { status: object["status"] }) };
     }
-    const { status, ...rest } = object;
     if (!type.subresources.has("status")) return { ...object, apiVersion, kind, metadata };
-    void status; // only the status subresource changes it
+    // Only the status subresource changes the status.
+    const { status: _ignored, ...rest } = object;
     return { ...rest, apiVersion, kind, metadata, ...(live["status"] === undefined ? {} : { status: cloneJson(live["status"]) }) };
   }
 
