@@ -112,6 +112,7 @@ async function body(request: IncomingMessage): Promise<string> {
 function send(response: ServerResponse, reply: AddResponse): void {
   const status = "result" in reply ? 200 : reply.code === "NODE_AGENT_BAD_REQUEST" ? 400 : 500;
   response.on("error", () => {});
-  response.writeHead(status, { "content-type": "application/json" });
+  // One request a connection: a body that was not read to its end must not hold it open.
+  response.writeHead(status, { "content-type": "application/json", connection: "close" });
   response.end(JSON.stringify(reply));
 }
