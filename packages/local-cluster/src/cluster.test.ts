@@ -5,7 +5,19 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { missingPrivilege } from "./container/machine.ts";
 import { processStartTime, readLedger } from "./ledger.ts";
-import { configMaps, type Deployment, deployments, endpointSlices, type Pod, pods, type Service, services } from "./resources.ts";
+import {
+  configMaps,
+  type Deployment,
+  deployments,
+  endpointSlices,
+  jobs,
+  type Pod,
+  pods,
+  type Service,
+  type StatefulSet,
+  services,
+  statefulSets,
+} from "./resources.ts";
 import {
   eventMessages,
   eventually,
@@ -321,6 +333,61 @@ test.serial("configuration reaches a container as files and variables, and files
     ),
     "blue",
   );
+});
+
+test.serial("a stateful set starts its pods in order under fixed names, and a job runs until it has succeeded", async (t) => {
+  const here = given(t);
+  if (here === undefined) return;
+  const { cluster } = here;
+  await cluster.client.create(services, service("store", { clusterIP: "None" }));
+  const container = nodeContainer(webServer, {
+    ports: [{ name: "http", containerPort: 8080 }],
+    readinessProbe: { tcpSocket: { port: "http" }, periodSeconds: 1 },
+  });
+  const template = { metadata: { labels: { app: "store" } }, spec: { containers: [container] } };
+  const set: StatefulSet = {
+    apiVersion: "apps/v1",
+    kind: "StatefulSet",
+    metadata: { name: "store", namespace: "default" },
+    spec: { replicas: 2, serviceName: "store", selector: { matchLabels: { app: "store" } }, template },
+  };
+  await cluster.client.create(statefulSets, set);
+  const members = await readyPods(cluster, "app=store", 2);
+  t.deepEqual(members.map(({ metadata }) => metadata.name).sort(), ["store-0", "store-1"]);
+  const began = (name: string): number => Date.parse(members.find(({ metadata }) => metadata.name === name)?.metadata.creationTimestamp ?? "");
+  t.true(began("store-0") <= began("store-1"));
+  const first = members.find(({ metadata }) => metadata.name === "store-0");
+  const address = await eventually(
+    "its name",
+    () => output(cluster, "client", "getent", "ahostsv4", "store-0.store"),
+    (text) => !text.startsWith("exit"),
+  );
+  t.is(address.split(" ")[0], first?.status?.podIP);
+  const work = {
+    containers: [{ name: "main", image: "busybox", command: ["sh", "-c", "[ -e /shared/tried ] || { touch /shared/tried; exit 1; }"] }],
+    restartPolicy: "Never",
+  };
+  const spec = {
+    ...work,
+    containers: work.containers.map((one) => ({ ...one, volumeMounts: [{ name: "shared", mountPath: "/shared" }] })),
+    volumes: [{ name: "shared", hostPath: { path: "/var/lib/tried" } }],
+    nodeName: "node-1",
+  };
+  await cluster.client.create(jobs, {
+    apiVersion: "batch/v1",
+    kind: "Job",
+    metadata: { name: "work", namespace: "default" },
+    spec: { template: { spec }, backoffLimit: 2 },
+  });
+  const done = await eventually(
+    "the job's end",
+    () => cluster.client.get(jobs, "work", "default"),
+    ({ status }) => status?.conditions !== undefined,
+  );
+  t.like(done.status, { succeeded: 1, failed: 1 });
+  t.is(done.status?.conditions?.[0]?.type, "Complete");
+  await cluster.client.delete(statefulSets, "store", "default");
+  await cluster.client.delete(jobs, "work", "default");
 });
 
 test.serial("what is deleted leaves no network namespace, and pods that were told to stop exit by themselves", async (t) => {
