@@ -40,7 +40,7 @@ if (installed("kubectl")) {
     `apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: wrong, namespace: shop }\nspec: ${spec}\n`;
   for (const [what, text, complaint] of [
     ["malformed YAML", "apiVersion: v1\nkind: [\n", /yaml|converting/i],
-    ["an unknown field", policyText("{ selektor: {}, action: DENY }"), /unknown field.*selektor/],
+    ["an unknown field", "apiVersion: v1\nkind: Service\nmetadata: { name: wrong, namespace: shop }\nspec: { portz: [] }\n", /unknown field.*portz/],
     ["an action that does not exist", policyText("{ action: PERHAPS }"), /action/],
     ["a port that cannot be", policyText('{ action: DENY, rules: [{ to: [{ operation: { ports: ["70000"] } }] }] }'), /ports|70000/],
   ] as const) {

@@ -20,6 +20,8 @@ export function podFromTemplate({ template, owner, apiVersion, kind, name, label
     kind: "Pod",
     metadata: {
       name,
+      // Whoever names a pod's workload looks for it: only generated pods have one.
+      generateName: `${owner.metadata.name}-`,
       ...(owner.metadata.namespace === undefined ? {} : { namespace: owner.metadata.namespace }),
       labels: { ...template.metadata?.labels, ...labels },
       ...(annotations === undefined ? {} : { annotations: { ...annotations } }),
