@@ -8,7 +8,7 @@ import type { KubeObject } from "./kube-object.ts";
 import type { KubeletGateway } from "./kubelet-gateway.ts";
 import { positive } from "./read-handlers.ts";
 
-export async function serveLog(exchange: ResourceExchange, pod: KubeObject, gateway: KubeletGateway): Promise<void> {
+export async function serveLog(exchange: ResourceExchange, pod: KubeObject, gateway: KubeletGateway, nowMs: number): Promise<void> {
   const { info, response, signal } = exchange;
   const { query } = info;
   const number = (name: string) => (query.has(name) ? { [name]: positive(query.get(name), name) } : {});
@@ -22,7 +22,7 @@ export async function serveLog(exchange: ResourceExchange, pod: KubeObject, gate
       previous: flag(query, "previous"),
       timestamps: flag(query, "timestamps"),
       ...number("tailLines"),
-      ...number("sinceSeconds"),
+      ...since(query, nowMs),
       ...number("limitBytes"),
     },
     { signal },
@@ -35,6 +35,15 @@ export async function serveLog(exchange: ResourceExchange, pod: KubeObject, gate
   }
   if (response.headersSent) response.end();
   else sendText(exchange, 200, "", "text/plain");
+}
+
+/** `sinceTime` is an earlier way to say `sinceSeconds`. */
+function since(query: URLSearchParams, nowMs: number): { sinceSeconds?: number } {
+  const text = query.get("sinceTime");
+  if (text === null) return query.has("sinceSeconds") ? { sinceSeconds: positive(query.get("sinceSeconds"), "sinceSeconds") } : {};
+  const time = Date.parse(text);
+  if (Number.isNaN(time)) throw ApiError.badRequest("sinceTime must be an RFC 3339 time");
+  return { sinceSeconds: Math.max(1, Math.ceil((nowMs - time) / 1000)) };
 }
 
 /** The container a request means: the one named, or the only one. */

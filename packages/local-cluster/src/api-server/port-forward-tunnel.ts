@@ -34,6 +34,11 @@ export async function runTunnel({ client, info, gateway, signal }: SessionOption
       if (!Number.isInteger(port) || port < 1 || port > 65_535)
         throw new MeshError("LOCAL_CLUSTER_API_PORT", "the port to forward must be between 1 and 65535");
       const connection = await gateway.dial({ namespace: info.namespace, pod: info.name, port }, { signal: ending });
+      // The client may have given the stream up while the dial was under way.
+      if (ending.aborted || forwarded.get(stream.id) !== entry) {
+        connection.destroy();
+        return;
+      }
       entry.connection = connection;
       attach(connection, stream, entry, forwarded);
       for (const chunk of entry.pending.splice(0)) connection.write(chunk);

@@ -25,6 +25,7 @@ export interface RouterOptions {
   readonly reviews: ReviewHandlers;
   readonly issuer: TokenIssuer;
   readonly gateway: KubeletGateway;
+  readonly nowMs: () => number;
 }
 
 const aggregatedType = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -78,7 +79,7 @@ export class Router {
         if (info.verb !== "get") throw ApiError.methodNotAllowed(info.verb);
         const pod = storage.get("pods", info.namespace, info.name);
         if (pod === undefined) throw ApiError.notFound(target.type, info.name);
-        return await serveLog(target, pod, gateway);
+        return await serveLog(target, pod, gateway, this.#options.nowMs());
       }
       case "exec":
       case "attach":

@@ -163,6 +163,7 @@ class RunningApiServer implements ApiServer {
       reviews: new ReviewHandlers(this.#authenticator, this.#authorizer),
       issuer,
       gateway: kubelet,
+      nowMs: () => clock.now(),
     });
     this.#upgrades = new UpgradeHandler({ storage, gateway: kubelet, log, maxSessions: limits.maxSessions, signal: this.#closing.signal });
     bootstrap({ storage, types, writer, nowMs: clock.now(), securePort: this.port, gatewayApi: options.gatewayApi ?? true });

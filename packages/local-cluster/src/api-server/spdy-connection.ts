@@ -142,17 +142,29 @@ export class SpdyConnection implements Disposable {
     const collect = (chunk: Buffer): void => void chunks.push(chunk);
     this.#deflate.on("data", collect);
     await written(this.#deflate, block);
-    await new Promise<void>((resolve) => this.#deflate.flush(constants.Z_SYNC_FLUSH, resolve));
+    // A connection that is closed meanwhile never calls back.
+    await new Promise<void>((resolve) => {
+      this.#deflate.once("close", resolve);
+      this.#deflate.flush(constants.Z_SYNC_FLUSH, () => {
+        this.#deflate.off("close", resolve);
+        resolve();
+      });
+    });
     this.#deflate.off("data", collect);
     return Buffer.concat(chunks);
   }
 }
 
+/** A stream that breaks or is closed never calls back for the write under way: its `close` does. */
 function written(stream: Inflate | Deflate, bytes: Buffer): Promise<void> {
   return new Promise((resolve, reject) => {
+    const broken = (): void => reject(malformed("a header block does not decompress"));
+    if (stream.destroyed) return broken();
+    stream.once("close", broken);
     stream.write(bytes, (error) => {
+      stream.off("close", broken);
       if (error === null || error === undefined) setImmediate(resolve);
-      else reject(malformed("a header block does not decompress"));
+      else broken();
     });
   });
 }
