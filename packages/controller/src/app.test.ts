@@ -176,3 +176,19 @@ test("readiness and metrics answer where they are scraped", async (t) => {
   t.regex(metrics, /citadel_server_root_cert_expiry_timestamp \d+/);
   t.regex(metrics, /fairway_controller_resources\{type="address"\} 3/);
 });
+
+test("told to stop while its inputs are awaited, it stops, and was never ready", async (t) => {
+  const kube = cluster();
+  const endless = Object.assign(Object.create(kube) as FakeKube, {
+    collection: (...args: Parameters<FakeKube["collection"]>) => Object.assign(kube.collection(...args), { synced: new Promise<void>(() => undefined) }),
+  });
+  const config = readConfig({ GRPC_PORT: "0", READY_PORT: "0", METRICS_PORT: "0", DEBUG_PORT: "0" });
+  const stop = new AbortController();
+  const starting = startController(
+    { config, client: endless, clock: systemClock, log: silentLogger, registry: createRegistry(), host: "127.0.0.1" },
+    stop.signal,
+  );
+  await new Promise((resolve) => setImmediate(resolve));
+  stop.abort(new Error("stop"));
+  await t.throwsAsync(starting, { message: "stop" });
+});

@@ -31,10 +31,11 @@ import { deriveMesh } from "./mesh.ts";
 import { createControllerMetrics } from "./metrics.ts";
 import type { NodeFacts } from "./node-authorization.ts";
 import { publish } from "./publish.ts";
-import { distributeRoots, untilAborted } from "./root-distribution.ts";
+import { distributeRoots } from "./root-distribution.ts";
 import { serverNames, serveWith } from "./serving.ts";
 import { Signing } from "./sign.ts";
 import { writeStatus } from "./status.ts";
+import { untilAborted } from "./until-aborted.ts";
 
 export interface ControllerOptions {
   readonly config: Config;
@@ -72,7 +73,9 @@ export async function startController(options: ControllerOptions, signal: AbortS
   const readyServer = opening.use(await serveAdmin({ host, port: config.ports.ready }, new Map([["/ready", readyRoute(readiness)]])));
   const metricsServer = opening.use(await serveAdmin({ host, port: config.ports.metrics }, metricsRoutes(registry)));
   const inputs = opening.use(openInputs(client));
+  const withoutCa = readiness.block("certificate authority");
   const ca = opening.use(await openCa(options, signal));
+  withoutCa[Symbol.dispose]();
   await inputsInSync(inputs, readiness, signal);
   signal.throwIfAborted();
 
@@ -142,7 +145,7 @@ async function openCa({ config, client, clock, log }: ControllerOptions, signal:
   const { rootNamespace: namespace, trustDomain } = config.settings;
   for (;;) {
     try {
-      return await CaStore.open({ client, namespace, trustDomain, clock, log: log.scope("ca") });
+      return await CaStore.open({ client, namespace, trustDomain, clock, log: log.scope("ca") }, { signal });
     } catch (thrown) {
       const error = MeshError.from(thrown, "CONTROLLER_CA_FAILED");
       if (!error.code.startsWith("KUBE_") || signal.aborted) throw thrown;

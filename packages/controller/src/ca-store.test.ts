@@ -18,7 +18,8 @@ const secret = (name: string, authority: Authority) => {
 function setUp() {
   const kube = new FakeKube();
   const clock = new ManualClock(Date.now());
-  const open = () => CaStore.open({ client: kube, namespace, trustDomain: "cluster.local", clock, log: silentLogger });
+  const open = () =>
+    CaStore.open({ client: kube, namespace, trustDomain: "cluster.local", clock, log: silentLogger }, { signal: new AbortController().signal });
   return { kube, clock, open };
 }
 

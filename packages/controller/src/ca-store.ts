@@ -2,6 +2,7 @@
 import { type Collection, type KubeClient, resources, type Secret } from "@fairway/kube";
 import { Authority, type AuthorityPem } from "@fairway/pki";
 import { type Clock, errorCode, type Logger, MeshError, type Watch, Watched } from "@fairway/runtime";
+import { untilAborted } from "./until-aborted.ts";
 
 export interface CaStoreOptions {
   readonly client: KubeClient;
@@ -29,11 +30,15 @@ export class CaStore implements AsyncDisposable {
   }
 
   /** Loads the CA, or makes one and stores it. Throws PKI_CA_MATERIAL when what is stored cannot be used, KUBE_* when it cannot be read. */
-  static async open(options: CaStoreOptions): Promise<CaStore> {
+  static async open(options: CaStoreOptions, { signal }: { signal: AbortSignal }): Promise<CaStore> {
     const { client, namespace, log } = options;
     const secrets = [pluggedInName, selfSignedName].map((name) => client.collection(resources.secrets, { namespace, fieldSelector: `metadata.name=${name}` }));
     try {
-      await Promise.all(secrets.map(({ synced }) => synced));
+      await untilAborted(
+        Promise.all(secrets.map(({ synced }) => synced)).then(() => undefined),
+        signal,
+      );
+      signal.throwIfAborted();
       const stored = latestPem(secrets);
       if (stored !== undefined) {
         log.info("loaded the CA", { secret: stored.secret });

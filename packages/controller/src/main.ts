@@ -4,6 +4,7 @@ import { connectKube } from "@fairway/kube";
 import { createLogger, createRegistry, LogFilter, runProgram, systemClock } from "@fairway/runtime";
 import { startController } from "./app.ts";
 import { readConfig } from "./config.ts";
+import { untilAborted } from "./until-aborted.ts";
 
 const env = process.env;
 const bootLog = createLogger("controller", { format: env["LOG_FORMAT"] === "json" ? "json" : "plain" });
@@ -13,6 +14,11 @@ await runProgram(bootLog, async ({ stop }) => {
   const log = createLogger("controller", { format: config.logFormat, filter: new LogFilter(config.logFilter) });
   const registry = createRegistry();
   const client = connectKube({ log, clock: systemClock, registry, ...(config.kubeconfig === undefined ? {} : { kubeconfig: config.kubeconfig }) });
-  await using _controller = await startController({ config, client, clock: systemClock, log, registry }, stop);
-  if (!stop.aborted) await new Promise<void>((resolve) => stop.addEventListener("abort", () => resolve(), { once: true }));
+  try {
+    await using _controller = await startController({ config, client, clock: systemClock, log, registry }, stop);
+    await untilAborted(new Promise<void>(() => undefined), stop);
+  } catch (thrown) {
+    // Told to stop while it still waited for its inputs: an ordinary end.
+    if (!stop.aborted) throw thrown;
+  }
 });

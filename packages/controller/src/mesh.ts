@@ -61,7 +61,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
   });
   const waypointsByAccountNamespace = index(waypoints, ({ namespace, forServiceAccount }) => (forServiceAccount === undefined ? [] : [namespace]));
   const podsByNamespace = index(pods, ({ metadata }) => [metadata.namespace ?? ""]);
-  const servicesByNamespace = index(services, ({ metadata }) => [metadata.namespace ?? ""]);
+  const servicesByLabel = index(services, selectorLabel);
   const slicesByPod = index(endpointSlices, slicePods);
 
   const bindingOf = (
@@ -117,14 +117,15 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     }),
   );
 
-  const policyKeys = (fetch: Fetch, { metadata: { namespace = "", labels = {} } }: Pod): readonly PolicyKey[] => {
+  // On their own, so that a changed policy is matched against labels only, and recomputes the workloads that it concerns.
+  const podPolicies = derive(pods, ({ metadata: { namespace = "", labels = {} } }, fetch): readonly PolicyKey[] => {
     const candidates = [
       ...fetch.lookup(selectorPolicies, namespace),
       ...(namespace === settings.rootNamespace ? [] : fetch.lookup(selectorPolicies, settings.rootNamespace)),
     ];
     const selected = candidates.filter(({ selector }) => selector !== undefined && matchesLabels(selector, labels)).map(({ key }) => key);
     return [...selected, ...peerAuthenticationKeys(labels, peerScope(fetch, namespace))].sort();
-  };
+  });
 
   const podWorkloads = derive(pods, (pod, fetch) => {
     // Asked first, so that a pod without addresses depends on nothing.
@@ -132,7 +133,9 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     const { namespace = "", name, labels = {} } = pod.metadata;
     const ofGateway = labels[label.gatewayName];
     const ownGateway = ofGateway === undefined ? undefined : fetch.get(waypoints, `${namespace}/${ofGateway}`);
-    const selecting = fetch.lookup(servicesByNamespace, namespace).filter((service) => selects(service, labels));
+    const selecting = Object.entries(labels)
+      .flatMap(([key, value]) => fetch.lookup(servicesByLabel, labelIn(namespace, key, value)))
+      .filter((service) => selects(service, labels));
     const naming = fetch.lookup(slicesByPod, `${namespace}/${name}`).flatMap((slice) => {
       if (!sliceNames(slice, pod)) return [];
       const service = fetch.get(services, keyIn(slice.metadata.namespace, slice.metadata.labels?.[label.serviceName] ?? ""));
@@ -148,7 +151,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
           ? { kind: "none" }
           : bindingOf(fetch, { kind: "workload", namespace, labels, serviceAccount: () => pod.spec?.serviceAccountName }),
       applicationTunnel: ownGateway?.applicationTunnel,
-      authorizationPolicies: policyKeys(fetch, pod),
+      authorizationPolicies: fetch.get(podPolicies, keyIn(namespace, name)) ?? [],
     });
   });
 
@@ -175,6 +178,16 @@ function staticPolicies(peerAuthentications: Collection<PeerAuthentication>, { r
     for (const _any of fetch.all(peerAuthentications)) return policy;
     return undefined;
   });
+}
+
+/** One label that a service's pods must carry, so that a change of the service looks only at pods that carry it. */
+function selectorLabel({ metadata, spec }: KubeService): readonly string[] {
+  const [first] = Object.entries(spec?.selector ?? noLabels);
+  return first === undefined ? [] : [labelIn(metadata.namespace ?? "", ...first)];
+}
+
+function labelIn(namespace: string, key: string, value: string): string {
+  return `${namespace}/${key}=${value}`;
 }
 
 /** The one service account of all these pods; undefined when there are several, or no pods. */

@@ -1,6 +1,7 @@
 /** The mesh's root certificate in every namespace, for whoever must trust the controller (controller contract 7.5). */
 import { type Collection, type KubeClient, type Namespace, resources, WorkQueue } from "@fairway/kube";
 import { type Clock, errorCode, type Logger, type Watch } from "@fairway/runtime";
+import { untilAborted } from "./until-aborted.ts";
 
 export interface RootDistributionOptions {
   readonly client: KubeClient;
@@ -49,13 +50,4 @@ export async function distributeRoots({ client, namespaces, rootBundle, clock, l
   stack.use(rootBundle.subscribe(all));
   all();
   await untilAborted(new Promise<void>(() => undefined), signal);
-}
-
-/** Resolves with `work`, or when the signal aborts. */
-export function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => resolve(), { once: true });
-    work.then(resolve, reject);
-  });
 }

@@ -16,7 +16,7 @@ import type { Clock, Logger } from "@fairway/runtime";
 import type { Inputs } from "./inputs.ts";
 import type { Mesh } from "./mesh.ts";
 import { hasTargets, type PolicyOutcome } from "./policies.ts";
-import { untilAborted } from "./root-distribution.ts";
+import { untilAborted } from "./until-aborted.ts";
 import type { Binding, Waypoint } from "./waypoints.ts";
 
 /** What proxies said against a resource. */
