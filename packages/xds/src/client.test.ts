@@ -315,11 +315,14 @@ type Waiting = Extract<XdsConnection, { kind: "waiting" }>;
 function waits(view: XdsMeshView, count: number): Promise<Waiting[]> {
   const seen: Waiting[] = [];
   return new Promise((resolve, reject) => {
-    AbortSignal.timeout(10_000).addEventListener("abort", () => reject(new Error(`only ${seen.length} of ${count} pauses`)));
+    // Unlike the clock's timers this one keeps the process alive: between attempts nothing else does.
+    const deadline = setTimeout(() => reject(new Error(`only ${seen.length} of ${count} pauses`)), 10_000);
     view.connection.subscribe((state) => {
       if (state.kind !== "waiting") return;
       seen.push(state);
-      if (seen.length === count) resolve(seen);
+      if (seen.length !== count) return;
+      clearTimeout(deadline);
+      resolve(seen);
     });
   });
 }
