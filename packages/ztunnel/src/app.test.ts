@@ -65,6 +65,16 @@ async function get(port: number, path: string, method = "GET"): Promise<{ status
   return { status: response.status, body: await response.text() };
 }
 
+/** Asks again until somebody listens. */
+async function listening<T>(ask: () => Promise<T>): Promise<T> {
+  for (let turn = 0; turn < 200; turn++) {
+    const answer = await ask().catch(() => undefined);
+    if (answer !== undefined) return answer;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return ask();
+}
+
 async function agentServer(t: ExecutionContext): Promise<{ path: string; connection: Promise<SeqpacketConnection> }> {
   const directory = mkdtempSync(join(tmpdir(), "fwztunnel-"));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
@@ -157,6 +167,14 @@ test.serial("a dedicated proxy serves its one workload without an agent", async 
   t.teardown(() => socket.destroy());
   socket.end("alone");
   t.is((await readAll(socket)).toString(), "alone");
+});
+
+test.serial("without its control plane the program runs, is not ready and serves no pod, and still ends when told", async (t) => {
+  const program = new Program(t, { XDS_ADDRESS: "http://127.0.0.1:1", INPOD_UDS: "/nonexistent/zds.sock" }, () => undefined);
+  const ready = await listening(() => get(ports.readiness, "/healthz/ready"));
+  t.deepEqual(ready, { status: 500, body: "not ready, pending: state manager, proxy\n" });
+  program.stop();
+  t.is(await program.done, undefined);
 });
 
 for (const [what, env] of [

@@ -86,3 +86,11 @@ test("idle resolves with the last connection", async (t) => {
   await waiting;
   t.deepEqual([connections.list("inbound"), connections.list("outbound")], [[], []]);
 });
+
+test("what begins after the end is born ended", (t) => {
+  using connections = new Connections({ mesh: new MemoryMesh({ workloads: [b] }) });
+  const before = connections.track("outbound", summary);
+  connections.shutDown(new Error("over"));
+  t.true(before.signal.aborted);
+  t.true(connections.track("outbound", summary).signal.aborted);
+});

@@ -53,6 +53,7 @@ export class Connections implements Disposable {
   readonly #idleWaiters = new Set<() => void>();
   /** The workload of the pod as last evaluated. Kept when the mesh forgets it, so that a terminating pod finishes under its own policies. */
   #workload: Workload | undefined;
+  #shutDown: Error | undefined;
 
   constructor({ mesh, onVerdict = () => {} }: ConnectionsOptions) {
     this.#mesh = mesh;
@@ -71,6 +72,7 @@ export class Connections implements Disposable {
 
   #track(direction: ConnectionRecord["direction"], summary: () => ConnectionSummary): Entry {
     const controller = new AbortController();
+    if (this.#shutDown !== undefined) controller.abort(this.#shutDown);
     const entry: Entry = {
       direction,
       summary,
@@ -99,8 +101,9 @@ export class Connections implements Disposable {
     return { allowed: true, verdict, connection: { signal: connection.signal, close: connection.close, [Symbol.dispose]: () => release[Symbol.dispose]() } };
   }
 
-  /** Ends everything that lives. */
-  closeAll(reason: Error): void {
+  /** Ends everything that lives, and from now on everything that would: what was accepted before the end must not outlive it. */
+  shutDown(reason: Error): void {
+    this.#shutDown = reason;
     for (const entry of [...this.#entries]) entry.close(reason);
   }
 

@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { errorCode } from "@fairway/runtime";
+import { errorCode, ManualClock } from "@fairway/runtime";
 import test from "ava";
-import { application, client, loopbackAddresses, readAll, TestMesh, workload } from "./test-mesh.ts";
+import { application, client, eventually, loopbackAddresses, readAll, TestMesh, workload } from "./test-mesh.ts";
 
 const at = loopbackAddresses();
 
@@ -71,4 +71,38 @@ test.serial("connections wait for their own workload, and are served when it app
   socket.end("early");
   mesh.mesh.apply({ workloads: [workload("a", at(1))] });
   t.is((await readAll(socket)).toString(), "early");
+});
+
+test.serial("before the mesh is known connections wait, and are refused when it does not come", async (t) => {
+  const app = await application(t, at(2), (socket) => void socket.pipe(socket));
+  const clock = new ManualClock();
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), workload("b", at(2))] }, synced: false, clock });
+  const a = await mesh.pod("a", at(1), () => ({ ip: at(2), port: app.port }));
+  await mesh.pod("b", at(2));
+  const refused = await client(t, at(1), a.port("outbound") ?? 0);
+  const reading = t.throwsAsync(readAll(refused), { code: "ECONNRESET" });
+  await eventually(t, () => a.size === 1);
+  await clock.advance(5_000);
+  await reading;
+  await eventually(t, () => mesh.accessLines().some((line) => line.includes("the mesh is not known yet")));
+  const waiting = await client(t, at(1), a.port("outbound") ?? 0);
+  waiting.end("now");
+  await eventually(t, () => a.size === 1);
+  mesh.mesh.sync();
+  t.is((await readAll(waiting)).toString(), "now");
+});
+
+test.serial("IPv6 pods are served like others", async (t) => {
+  const app = await application(t, "::1", (socket) => void socket.pipe(socket)).catch(() => undefined);
+  if (app === undefined) {
+    t.log(`SKIPPED (needs IPv6 on loopback): ${t.title}`);
+    t.pass();
+    return;
+  }
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", "::1")] } });
+  const a = await mesh.pod("a", "::1", () => ({ ip: "::1", port: app.port }));
+  const socket = await client(t, "::1", a.port("outbound") ?? 0);
+  socket.end("six");
+  t.is((await readAll(socket)).toString(), "six");
+  await eventually(t, () => mesh.accessLines().some((line) => line.includes(`dst.hbone_addr=[::1]:${app.port}`)));
 });

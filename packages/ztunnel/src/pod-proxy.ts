@@ -117,7 +117,7 @@ export class PodProxy implements AsyncDisposable {
   async #stop(reason: Error): Promise<void> {
     const { connections, tasks, network } = this.#scope;
     for (const listener of this.#listeners.values()) listener.close();
-    connections.closeAll(reason);
+    connections.shutDown(reason);
     this.#inbound.destroy(reason);
     await this.#tunnels[Symbol.asyncDispose]();
     await tasks[Symbol.asyncDispose]();

@@ -177,6 +177,7 @@ export interface TestMeshOptions {
   readonly config?: Partial<ProxyConfig>;
   readonly clock?: Clock;
   readonly authority?: Authority;
+  readonly synced?: boolean;
 }
 
 /** One process's worth of parts, and pods made of them. */
@@ -189,8 +190,8 @@ export class TestMesh implements AsyncDisposable {
   readonly #certificates: SecretManager;
   readonly #disposables: AsyncDisposable[] = [];
 
-  constructor(t: ExecutionContext, { change, ca = (own) => own, config = {}, clock = systemClock, authority }: TestMeshOptions) {
-    this.mesh = new MemoryMesh(change);
+  constructor(t: ExecutionContext, { change, ca = (own) => own, config = {}, clock = systemClock, authority, synced = true }: TestMeshOptions) {
+    this.mesh = new MemoryMesh(change, synced);
     this.authority = authority ?? Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
     const log = createLogger("test", { write: (line) => void this.lines.push(line), filter: new LogFilter("debug") });
     this.#certificates = new SecretManager({ ca: ca(localCaClient(this.authority)), clock: systemClock, log });

@@ -93,6 +93,21 @@ test.serial("fifty megabytes arrive unchanged in both directions", async (t) => 
   t.is(received.digest("hex"), sent.digest("hex"));
 });
 
+test.serial("an application that hangs up in the middle of an upload ends the upload", async (t) => {
+  const { connect, a } = await pair(t, (socket) => socket.once("readable", () => socket.end("enough", () => socket.destroy())));
+  const socket = await connect();
+  const closed = new Promise((resolve) => socket.once("close", resolve));
+  socket.on("data", () => {});
+  const chunk = Buffer.alloc(megabyte);
+  const send = (): void => {
+    while (!socket.destroyed && socket.writableLength < 8 * megabyte) socket.write(chunk);
+    if (!socket.destroyed) socket.once("drain", send);
+  };
+  send();
+  await closed;
+  await eventually(t, () => a.size === 0);
+});
+
 test.serial("many connections share one tunnel", async (t) => {
   const { mesh, connect } = await pair(t, echo);
   const sockets = await Promise.all(Array.from({ length: 20 }, connect));
