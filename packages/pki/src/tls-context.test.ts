@@ -109,6 +109,22 @@ test("while roots are rotated, certificates of the old and of the new root accep
   }
 });
 
+test("a revocation check that fails refuses the peer", async (t) => {
+  const broken = createMeshTls({
+    clock: systemClock,
+    isRevoked: () => {
+      throw new Error("no list");
+    },
+  });
+  const { client, server } = await pair(t);
+  const connecting = createMeshTls({ clock: systemClock })
+    .connect(client, alice, [bob.identity], { signal })
+    .catch(() => undefined);
+  t.is(errorCode(await t.throwsAsync(broken.accept(server, bob, { signal }))), "PKI_HANDSHAKE_FAILED");
+  t.true(server.destroyed);
+  await connecting;
+});
+
 test("a revoked intermediate revokes what it signed", async (t) => {
   const { pem, middle } = pluggedIn(systemClock);
   const plugged = Authority.load(pem, systemClock);

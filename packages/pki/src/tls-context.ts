@@ -142,7 +142,8 @@ function runHandshake(
           if (end()) resolve({ socket: tls, peer });
         } catch (thrown) {
           tls.destroy();
-          fail(thrown);
+          const judged = thrown instanceof MeshError && thrown.code !== "PKI_BAD_CERTIFICATE";
+          fail(judged ? thrown : failed("the peer's certificate cannot be read or judged", thrown));
         }
       },
       failed: (error) => fail(failed(explain(error), error)),
