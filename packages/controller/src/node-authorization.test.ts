@@ -78,3 +78,13 @@ test("a pod that is about to be captured gets its certificate: pending, labelled
   const sidecar = webPod({ metadata: { annotations: { "sidecar.istio.io/status": "{}" } } });
   t.not(reason(authorizeIdentity(caller, web, facts([sidecar], [namespace("shop", ambient)]))), "allowed");
 });
+
+test("who asks for itself must take part in the mesh: a waypoint, a native tunnel, an enrolled pod", (t) => {
+  const self: Caller = { namespace: "shop", serviceAccount: "web", podName: "web", podUid: "uid-web" };
+  const ask = (changes: Parameters<typeof pod>[1]): string => reason(authorizeIdentity(self, undefined, facts([webPod(changes)])));
+  t.is(ask({}), "allowed");
+  t.is(ask({ metadata: { annotations: {}, labels: { "gateway.networking.k8s.io/gateway-name": "wp" } } }), "allowed");
+  t.is(ask({ metadata: { annotations: {}, labels: { "networking.istio.io/tunnel": "http" } } }), "allowed");
+  t.regex(ask({ metadata: { annotations: {} } }), /not part of the mesh/);
+  t.regex(ask({ metadata: { annotations: {}, labels: { "networking.istio.io/tunnel": "http" } }, spec: { hostNetwork: true } }), /not part of the mesh/);
+});

@@ -29,9 +29,13 @@ export function authorizeIdentity(caller: Caller, requested: string | undefined,
   if ("refused" in ownPod) return refuse(ownPod.refused, ownPod.mayChange);
   const node = ownPod.pod.spec?.nodeName ?? "";
   const own = spiffeId({ trustDomain: facts.trustDomain, ...caller });
-  if (requested === undefined || requested === own) return { allowed: true, identity: own, node };
   const account = `${caller.namespace}/${caller.serviceAccount}`;
-  if (!facts.trustedNodeAccounts.has(account)) return refuse(`${account} may not speak for other identities`);
+  const trusted = facts.trustedNodeAccounts.has(account);
+  if (requested === undefined || requested === own) {
+    if (trusted || takesPart(ownPod.pod, facts.namespace(caller.namespace))) return { allowed: true, identity: own, node };
+    return refuse(`pod ${caller.namespace}/${caller.podName} is not part of the mesh`, true);
+  }
+  if (!trusted) return refuse(`${account} may not speak for other identities`);
   const identity = tryParseSpiffeId(requested);
   if (identity === undefined) return refuse(`${JSON.stringify(requested)} is not a SPIFFE identity`);
   if (identity.trustDomain !== facts.trustDomain) return refuse(`trust domain ${identity.trustDomain} is not ours (${facts.trustDomain})`);
@@ -57,6 +61,13 @@ export function isEnrolled({ metadata }: Pod, namespace: Namespace | undefined):
   const own = (metadata.labels ?? noLabels)[label.dataplaneMode];
   if (own !== undefined && own !== "") return own === "ambient";
   return namespace?.metadata.labels?.[label.dataplaneMode] === "ambient";
+}
+
+/** Asks for itself with good reason: a waypoint or gateway, a workload that tunnels by itself, or an enrolled pod. */
+function takesPart(pod: Pod, namespace: Namespace | undefined): boolean {
+  const labels = pod.metadata.labels ?? noLabels;
+  const native = (labels[label.tunnel] ?? "").split(",").includes("http");
+  return pod.spec?.hostNetwork !== true && (labels[label.gatewayName] !== undefined || native || isEnrolled(pod, namespace));
 }
 
 /** The pod that the token is bound to, if it is still that pod. */
