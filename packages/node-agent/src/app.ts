@@ -15,7 +15,7 @@ import { createAgentMetrics } from "./metrics.ts";
 import { PluginServer } from "./plugin-server.ts";
 import { Pods } from "./pods.ts";
 import { resolveProbeSource } from "./probe-source.ts";
-import { nftRedirection } from "./rules-apply.ts";
+import { podRedirection } from "./rules-apply.ts";
 import { watchForUninstall } from "./uninstall.ts";
 import { ZdsServer } from "./zds-server.ts";
 
@@ -73,7 +73,7 @@ async function serve({ config, client, clock, log, stop }: AgentOptions): Promis
       client,
       zds: () => zds ?? absentZtunnels,
       probes,
-      redirection: nftRedirection,
+      redirection: podRedirection(["/proc", config.hostProc]),
       prove: proveCapture,
       find: (uids) => findPodNamespaces(uids, { hostProc: config.hostProc, exclude: [host, own] }),
       probeIpv4: config.probeIpv4,

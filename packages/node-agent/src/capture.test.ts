@@ -1,13 +1,15 @@
+import { once } from "node:events";
 import { applyNft, inNamespace, runIn } from "@fairway/linux";
 import { errorCode } from "@fairway/runtime";
 import test from "ava";
 import { HostProbes } from "./host-probes.ts";
 import { proveCapture } from "./live-probe.ts";
-import { nftRedirection } from "./rules-apply.ts";
+import { podRedirection } from "./rules-apply.ts";
 import { ask, defaultRules, listenAsApp, listenAsZtunnel, skipped, testNode } from "./test-namespaces.ts";
 
 const signal = new AbortController().signal;
 const appPort = 8080;
+const nftRedirection = podRedirection();
 
 test.serial("what a pod sends and receives goes through ztunnel, on both families", async (t) => {
   if (skipped(t)) return;
@@ -154,4 +156,37 @@ test.serial("the proof holds only with rules and ztunnel, and says which is miss
     inNamespace(namespace, () => 1),
     1,
   );
+});
+
+test.serial("connections that are open when a pod is enrolled live on, at either end", async (t) => {
+  if (skipped(t)) return;
+  for (const enrolledEnd of ["client", "server"] as const) {
+    const { pods } = testNode(t, 2);
+    const [client, server] = pods;
+    if (client === undefined || server === undefined) return t.fail();
+    await server.pod.network.listen({
+      host: "::",
+      port: appPort,
+      mark: 0,
+      reusePort: false,
+      transparent: false,
+      backlog: 1,
+      onConnection: (socket) => socket.pipe(socket),
+    });
+    const { socket } = await client.pod.network.dial({ host: server.ipv4, port: appPort, mark: 0, timeoutMs: 3_000, signal });
+    const echo = async (text: string): Promise<string> => {
+      const answered = once(socket, "data");
+      socket.resume();
+      socket.write(text);
+      return String((await answered)[0]);
+    };
+    t.is(await echo("before"), "before");
+    const { pod } = enrolledEnd === "client" ? client : server;
+    await listenAsZtunnel(pod.network);
+    await nftRedirection.apply(pod.namespace, defaultRules, signal);
+    t.is(await echo("after"), "after", enrolledEnd);
+    const asked = await ask(client.pod.network, server.ipv4, appPort);
+    t.true(asked.startsWith(enrolledEnd === "client" ? "15001 " : "15006 "), "new ones are captured");
+    socket.destroy();
+  }
 });

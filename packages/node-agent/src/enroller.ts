@@ -1,6 +1,6 @@
 /**
  * Enrols one pod and lets it go again, step by step; every step may be repeated (ztunnel contract 7.9).
- * In:  namespace → rules → ztunnel → probes → proof → annotation "enabled". Rules stay when a later step fails: closed, never open.
+ * In:  namespace → ztunnel → rules → probes → proof → annotation "enabled". Rules stand whatever fails beside them: closed, never open.
  * Out: annotation "pending" (peers stop tunnelling) → probes → rules → ztunnel → no annotation.
  */
 import { isDeepStrictEqual } from "node:util";
@@ -83,8 +83,8 @@ export class Enroller implements Disposable {
 
   /** What a ztunnel that connects now must serve. */
   *snapshot(): Iterable<SnapshotPod> {
-    for (const { uid, workload, namespace, rules, adopted } of this.#pods.values()) {
-      if (rules !== undefined || adopted) yield { uid, workload, namespace };
+    for (const { uid, workload, namespace, adopted } of this.#pods.values()) {
+      if (namespace !== undefined || adopted) yield { uid, workload, namespace };
     }
   }
 
@@ -114,9 +114,16 @@ export class Enroller implements Disposable {
     const namespace = await this.#step("namespace", async () => this.#settle(enrolled, found));
     const { probeIpv4, probeIpv6 } = this.#options;
     const rules = { ...capture, probeIpv4, probeIpv6 };
+    // ztunnel listens before the first packet is sent its way: what the pod does meanwhile goes on without a break. The rules follow
+    // whatever ztunnel said: closed, not open.
+    const served = await this.#serve(enrolled, namespace, rules, signal).then(
+      () => undefined,
+      (thrown: unknown) => ({ thrown }),
+    );
+    signal.throwIfAborted();
     await this.#step("rules", () => this.#redirect(enrolled, namespace, rules, signal));
     try {
-      await this.#serve(enrolled, namespace, rules, signal);
+      if (served !== undefined) throw served.thrown;
       await this.#step("probes", () => this.#options.probes.set(enrolled.uid, enrolled.ips, signal));
       if (!enrolled.proven) await this.#step("proof", () => this.#options.prove(namespace, { rules, signal }));
     } catch (thrown) {

@@ -147,9 +147,9 @@ function pod(
 }
 
 const namespace = (labels: Record<string, string> = {}): Namespace => ({ metadata: { name: "shop", labels } });
-const enrolled = ["rules", "add uid-1 web", "probes uid-1 10.0.0.1", "proof", "annotate enabled through status"];
+const enrolled = ["add uid-1 web", "rules", "probes uid-1 10.0.0.1", "proof", "annotate enabled through status"];
 
-test("a running pod is enrolled in order: rules, ztunnel, probes, proof, and only then the annotation", async (t) => {
+test("a running pod is enrolled in order: ztunnel, rules, probes, proof, and only then the annotation", async (t) => {
   const world = new World(t);
   world.pods.set(pod());
   world.reconciler.start();
@@ -187,7 +187,7 @@ test("a ztunnel that is away leaves the rules in place and the pod pending, unti
   t.is([...world.enroller.snapshot()].length, 1, "a ztunnel that connects now learns of the pod");
   world.failing.delete("ztunnel");
   world.reconciler.ztunnelReady();
-  t.deepEqual(await world.heard(), enrolled.slice(1));
+  t.deepEqual(await world.heard(), ["add uid-1 web", ...enrolled.slice(2)]);
   t.is(world.annotation(), "enabled");
 });
 
@@ -257,8 +257,8 @@ test("a pod that is deleted is forgotten everywhere; a new one of its name is an
   t.deepEqual(await world.heard(), [
     "no probes uid-1",
     "del uid-1",
-    "rules",
     "add uid-2 web",
+    "rules",
     "probes uid-2 10.0.0.9",
     "proof",
     "annotate enabled through status",
@@ -287,7 +287,7 @@ test("an agent that restarts finds its pods: in the snapshot at once, proven wit
     [["uid-1", true]],
   );
   world.reconciler.start();
-  t.deepEqual(await world.heard(), ["rules", "proof", "probes uid-1 10.0.0.1", "proof"]);
+  t.deepEqual(await world.heard(), ["proof", "rules", "probes uid-1 10.0.0.1", "proof"]);
   t.is(world.annotation(), "enabled");
 });
 

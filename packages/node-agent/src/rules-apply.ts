@@ -1,5 +1,7 @@
 /** Puts a pod's rules and routes in place, looks whether they still are, and takes them out. */
-import { applyNft, hasIpv6, type NetworkNamespace, runIn } from "@fairway/linux";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { applyNft, hasIpv6, inNamespace, type NetworkNamespace, runIn } from "@fairway/linux";
 import { MeshError } from "@fairway/runtime";
 import { mangleTable, natTable, podRules, podRulesRemoval, type RuleOptions } from "./rules.ts";
 
@@ -19,27 +21,53 @@ export interface PodRedirection {
   remove(namespace: NetworkNamespace, signal: AbortSignal): Promise<void>;
 }
 
-export const nftRedirection: PodRedirection = {
-  async apply(namespace, options, signal) {
-    for (const family of families(namespace)) await routeAnswersBack(namespace, family, signal);
-    await applyNft(namespace, podRules(options), { signal });
-    const fingerprint = await listed(namespace, signal);
-    if (fingerprint === undefined)
-      throw new MeshError("NODE_AGENT_RULES_LOST", "the pod's rules were applied and are not there; does something else manage nftables in the pod?");
-    return fingerprint;
-  },
-  inspect: listed,
-  async remove(namespace, signal) {
-    await applyNft(namespace, podRulesRemoval(), { signal });
-    for (const family of families(namespace)) {
-      if (await hasPolicyRule(namespace, family, signal)) await runIn(namespace, ["ip", family, "rule", "del", ...policyRule.split(" ")], { signal });
-      // An absent table is an empty one: nothing to flush is success.
-      await runIn(namespace, ["ip", "-force", family, "-batch", "-"], { signal, input: `route flush table ${routeTable}\n` }).catch(() =>
-        signal.throwIfAborted(),
-      );
+/**
+ * The kernel's redirection. `procRoots` are mounts of /proc, the first that can be written decides: containers often see their own
+ * read-only.
+ */
+export function podRedirection(procRoots: readonly string[] = ["/proc"]): PodRedirection {
+  return {
+    async apply(namespace, options, signal) {
+      setLooseTracking(namespace, procRoots, "0");
+      for (const family of families(namespace)) await routeAnswersBack(namespace, family, signal);
+      await applyNft(namespace, podRules(options), { signal });
+      const fingerprint = await listed(namespace, signal);
+      if (fingerprint === undefined)
+        throw new MeshError("NODE_AGENT_RULES_LOST", "the pod's rules were applied and are not there; does something else manage nftables in the pod?");
+      return fingerprint;
+    },
+    inspect: listed,
+    async remove(namespace, signal) {
+      await applyNft(namespace, podRulesRemoval(), { signal });
+      setLooseTracking(namespace, procRoots, "1");
+      for (const family of families(namespace)) {
+        if (await hasPolicyRule(namespace, family, signal)) await runIn(namespace, ["ip", family, "rule", "del", ...policyRule.split(" ")], { signal });
+        // An absent table is an empty one: nothing to flush is success.
+        await runIn(namespace, ["ip", "-force", family, "-batch", "-"], { signal, input: `route flush table ${routeTable}\n` }).catch(() =>
+          signal.throwIfAborted(),
+        );
+      }
+    },
+  };
+}
+
+/**
+ * Connections that are open when a pod is enrolled live on only if conntrack does not take their next packet for the first of a new
+ * connection: it would be redirected, and ztunnel's side knows nothing of it and resets. It also closes a way around: no entry can be
+ * planted by a packet out of nowhere. Where it cannot be set, open connections are reset once, as without it.
+ */
+function setLooseTracking(namespace: NetworkNamespace, procRoots: readonly string[], value: "0" | "1"): void {
+  inNamespace(namespace, () => {
+    for (const root of procRoots) {
+      try {
+        writeFileSync(join(root, "sys/net/netfilter/nf_conntrack_tcp_loose"), value);
+        return;
+      } catch {
+        // Read-only, or without conntrack: the next mount may do.
+      }
     }
-  },
-};
+  });
+}
 
 /** Without counters, which change with every packet; undefined when one of the two tables that every pod has is missing. */
 async function listed(namespace: NetworkNamespace, signal: AbortSignal): Promise<RulesFingerprint | undefined> {
