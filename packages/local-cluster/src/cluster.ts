@@ -8,7 +8,7 @@ import { connectKube, type KubeClient } from "@fairway/kube";
 import { type Capture, type CapturedPacket, capturePackets, linuxPodNetwork, openNamespace, selfTest } from "@fairway/linux";
 import { type Clock, type Logger, MeshError, systemClock } from "@fairway/runtime";
 import { startApiServer } from "./api-server/index.ts";
-import { type CommandResult, runCommand } from "./command.ts";
+import { type CommandResult, maxCommandOutputBytes, runCommand } from "./command.ts";
 import { PodCgroups } from "./container/cgroups.ts";
 import { type Machine, probeMachine } from "./container/machine.ts";
 import { type ExecProcess, startProcess } from "./container/process.ts";
@@ -286,7 +286,12 @@ async function finished(child: ExecProcess, { stdin, timeoutMs, signal }: ExecOp
   const limited = signal === undefined ? timeout : AbortSignal.any([signal, timeout]);
   const collect = async (stream: NodeJS.ReadableStream): Promise<string> => {
     const chunks: Buffer[] = [];
-    for await (const chunk of stream) chunks.push(Buffer.from(chunk));
+    let length = 0;
+    for await (const chunk of stream) {
+      const bytes = Buffer.from(chunk);
+      if (length < maxCommandOutputBytes) chunks.push(bytes);
+      length += bytes.length;
+    }
     return Buffer.concat(chunks).toString("utf8");
   };
   limited.addEventListener("abort", child.kill, { once: true });

@@ -11,22 +11,24 @@ import { projectImages } from "./project-images.ts";
 const usage = `usage: fairway-local-cluster [--name fairway] [--nodes 2] [--state-dir <dir>] [--ipv4-only] [--api-port <port>] [--clean] [--log <filter>]
 `;
 
-const { values } = parseArgs({
-  options: {
-    name: { type: "string", default: "fairway" },
-    nodes: { type: "string", default: "2" },
-    "state-dir": { type: "string" },
-    "ipv4-only": { type: "boolean", default: false },
-    "api-port": { type: "string" },
-    clean: { type: "boolean", default: false },
-    log: { type: "string", default: "info" },
-    help: { type: "boolean", default: false },
-  },
-});
-const stateDir = values["state-dir"] ?? join(tmpdir(), `fairway-cluster-${values.name}`);
-const log = createLogger("local-cluster", { filter: new LogFilter(values.log), write: (line) => void process.stderr.write(line) });
+const filter = new LogFilter();
+const log = createLogger("local-cluster", { filter, write: (line) => void process.stderr.write(line) });
 
 await runProgram(log, async ({ stop }) => {
+  const { values } = parseArgs({
+    options: {
+      name: { type: "string", default: "fairway" },
+      nodes: { type: "string", default: "2" },
+      "state-dir": { type: "string" },
+      "ipv4-only": { type: "boolean", default: false },
+      "api-port": { type: "string" },
+      clean: { type: "boolean", default: false },
+      log: { type: "string", default: "info" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  filter.apply(values.log);
+  const stateDir = values["state-dir"] ?? join(tmpdir(), `fairway-cluster-${values.name}`);
   if (values.help) {
     process.stdout.write(usage);
     return;

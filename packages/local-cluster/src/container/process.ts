@@ -112,7 +112,7 @@ export function startProcess(argv: readonly string[], env?: Readonly<Record<stri
   const child = spawn(file, args, { stdio: ["pipe", "pipe", "pipe"], env: env === undefined ? toolEnvironment() : { ...env } });
   const exit = exitOf(child, file);
   exit.catch(() => undefined);
-  child.stdin.on("error", () => undefined);
+  for (const stream of [child.stdin, child.stdout, child.stderr]) stream.on("error", () => undefined);
   return { pid: child.pid, stdin: child.stdin, stdout: child.stdout, stderr: child.stderr, exit, kill: () => void child.kill("SIGKILL") };
 }
 
@@ -151,6 +151,7 @@ async function started(argv: readonly string[]): Promise<Started> {
   launcherErrors.on("error", () => undefined);
   ready.on("error", () => undefined);
   // Read from the start: what a short program writes would be gone when it has ended (Node drops what nobody reads then).
+  for (const stream of [stdout, stderr]) stream.on("error", () => undefined);
   const kept = { stdout: stdout.pipe(new PassThrough()), stderr: stderr.pipe(new PassThrough()) };
   const isReady = await new Promise<boolean>((resolve) => {
     ready.once("data", () => resolve(true));

@@ -22,6 +22,9 @@ export interface DnsServer extends AsyncDisposable {
 const maxTcpConnections = 200;
 const tcpIdleMs = 10_000;
 const upstreamTimeoutMs = 2_000;
+const upstreamPort = 53;
+/** Answers waiting for a client that asks and does not read. */
+const maxUnreadBytes = 256 * 1024;
 const maxForwarding = 200;
 
 /** Throws LOCAL_CLUSTER_DNS_LISTEN_FAILED. */
@@ -68,7 +71,7 @@ function serveConnection(socket: Socket, { sources, log }: DnsServerOptions): vo
       const end = 2 + pending.readUInt16BE(0);
       const reply = replyTo(pending.subarray(2, end), "tcp", sources);
       pending = pending.subarray(end);
-      if (reply === undefined) {
+      if (reply === undefined || socket.writableLength > maxUnreadBytes) {
         socket.destroy();
         return;
       }
@@ -90,17 +93,22 @@ class Forwarder {
     if (this.#upstream === undefined || this.#open >= maxForwarding) return;
     const socket = createSocket(this.#upstream.includes(":") ? "udp6" : "udp4");
     this.#open += 1;
-    const timer = setTimeout(() => socket.close(), upstreamTimeoutMs);
-    socket.once("close", () => {
-      this.#open -= 1;
+    let open = true;
+    // Whichever comes first: closing a datagram socket twice throws.
+    const done = (): void => {
+      if (!open) return;
+      open = false;
       clearTimeout(timer);
-    });
-    socket.once("error", () => socket.close());
-    socket.once("message", (bytes) => {
-      answer(bytes);
+      this.#open -= 1;
       socket.close();
+    };
+    const timer = setTimeout(done, upstreamTimeoutMs);
+    socket.on("error", done);
+    socket.once("message", (bytes) => {
+      if (open) answer(bytes);
+      done();
     });
-    socket.send(query, 53, this.#upstream);
+    socket.send(query, upstreamPort, this.#upstream);
   }
 }
 

@@ -59,6 +59,7 @@ async function httpGet(probe: NonNullable<Probe["httpGet"]>, target: ProbeTarget
   const secure = probe.scheme?.toUpperCase() === "HTTPS";
   // Kubelets do not verify a probe's certificate either.
   const socket = secure ? connectTls({ socket: plain, rejectUnauthorized: false }) : plain;
+  socket.on("error", () => undefined);
   try {
     const status = await new Promise<number>((resolve, reject) => {
       const port = portNumber(probe.port, target.container);

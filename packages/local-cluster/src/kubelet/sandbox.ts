@@ -12,6 +12,9 @@ export interface Sandbox {
   remove(signal: AbortSignal): Promise<readonly string[]>;
 }
 
+/** How long the plugins of one pod may take together. */
+const cniTimeoutMs = 60_000;
+
 /** Throws LOCAL_CLUSTER_CNI_FAILED, LOCAL_CLUSTER_CNI_NOT_CONFIGURED, LOCAL_CLUSTER_COMMAND_FAILED; nothing is left then. */
 export async function createSandbox(node: NodeContext, pod: Pod, signal: AbortSignal): Promise<Sandbox> {
   const id = node.randomId();
@@ -27,7 +30,7 @@ export async function createSandbox(node: NodeContext, pod: Pod, signal: AbortSi
     pod: { namespace: pod.metadata.namespace ?? "", name: pod.metadata.name, uid: pod.metadata.uid ?? "" },
   };
   try {
-    const result = await node.cni.add(attachment, { signal });
+    const result = await node.cni.add(attachment, { signal: AbortSignal.any([signal, AbortSignal.timeout(cniTimeoutMs)]) });
     const ips = (result.ips ?? []).map(({ address }) => address.split("/")[0] ?? "").filter((ip) => ip !== "");
     if (ips.length === 0) throw new MeshError("LOCAL_CLUSTER_CNI_FAILED", "the CNI plugins gave the pod no address");
     return {

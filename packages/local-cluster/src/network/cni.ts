@@ -35,6 +35,7 @@ export type RunPlugin = (request: { type: string; env: Readonly<Record<string, s
 
 export const configurationDirectory = "/etc/cni/net.d";
 const interfaceName = "eth0";
+const undoTimeoutMs = 15_000;
 
 export class Cni {
   readonly #configurationDir: string;
@@ -56,7 +57,8 @@ export class Cni {
     try {
       for (const plugin of configuration.plugins) result = await this.#addOne(configuration, plugin, attachment, result, signal);
     } catch (thrown) {
-      await this.#delAll(configuration, attachment, result, signal);
+      // With a time of its own: the pod's signal may be why the ADD failed.
+      await this.#delAll(configuration, attachment, result, AbortSignal.timeout(undoTimeoutMs));
       throw thrown;
     }
     if (result === undefined) throw new MeshError("LOCAL_CLUSTER_CNI_FAILED", `network "${configuration.name}" has no plugins`);
