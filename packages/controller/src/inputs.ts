@@ -67,7 +67,7 @@ export function reducePod({ apiVersion, kind, metadata, spec = {}, status = {} }
   return {
     ...(apiVersion === undefined ? {} : { apiVersion }),
     ...(kind === undefined ? {} : { kind }),
-    metadata: withoutLastApplied({ metadata }).metadata,
+    metadata: { ...metadata, annotations: meshAnnotations(metadata.annotations ?? {}) },
     spec: {
       ...(nodeName === undefined ? {} : { nodeName }),
       ...(serviceAccountName === undefined ? {} : { serviceAccountName }),
@@ -84,6 +84,12 @@ export function reducePod({ apiVersion, kind, metadata, spec = {}, status = {} }
   };
 }
 
+function meshAnnotations(annotations: Record<string, string>): Record<string, string> {
+  return Object.fromEntries(Object.entries(annotations).filter(([key]) => key.includes(meshDomain)));
+}
+
+/** Part of every annotation of the ambient API. */
+const meshDomain = "istio.io/";
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration";
 
 function withoutLastApplied<T extends KubeObject>(object: T): T {
