@@ -29,3 +29,4 @@ export { createNodeHttp2Engine, nodeHttp2Engine } from "./node-http2-engine.ts";
 export { type PipeOptions, pipe } from "./pipe.ts";
 export { type OpenedStream, type TunnelDial, TunnelPool, type TunnelPoolOptions } from "./pool.ts";
 export { defaultClientSettings, defaultServerSettings } from "./settings.ts";
+export { collectYoungObjectsEarly } from "./young-generation.ts";

@@ -23,7 +23,12 @@ export function killAll(): void {
 }
 
 /** Starts a program of this package on `core`; resolves when it answered `setup`. */
-export async function startProgram(file: string, core: number, setup: unknown, { profile = false }: { profile?: boolean } = {}): Promise<{ child: Child; answer: unknown }> {
+export async function startProgram(
+  file: string,
+  core: number,
+  setup: unknown,
+  { profile = false }: { profile?: boolean } = {},
+): Promise<{ child: Child; answer: unknown }> {
   const path = fileURLToPath(new URL(file, import.meta.url));
   const process_ = spawnOn(core, process.execPath, [...(profile ? nodeOptions : []), path], ["ignore", "inherit", "inherit", "ipc"]);
   const child = wrap(process_, file);

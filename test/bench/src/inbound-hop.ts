@@ -1,7 +1,7 @@
 /** The second hop of our pair: tunnels in, plain TCP to the application out. */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { type ConnectExchange, defaultServerSettings, nodeHttp2Engine } from "@fairway/hbone";
+import { type ConnectExchange, collectYoungObjectsEarly, defaultServerSettings, nodeHttp2Engine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
 import { systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
@@ -10,6 +10,8 @@ import { certificateOf, serverIdentity } from "./identities.ts";
 export interface InboundSetup {
   readonly authority: AuthorityPem;
 }
+
+collectYoungObjectsEarly();
 
 serveParent(async ({ authority }: InboundSetup): Promise<{ port: number }> => {
   const { signal } = new AbortController();

@@ -1,7 +1,7 @@
 /** The first hop of our pair: plain TCP in, a stream of a pooled tunnel out. */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { nodeHttp2Engine, type TunnelKey, TunnelPool } from "@fairway/hbone";
+import { collectYoungObjectsEarly, nodeHttp2Engine, type TunnelKey, TunnelPool } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
 import { systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
@@ -13,6 +13,8 @@ export interface OutboundSetup {
   readonly tunnelPort: number;
   readonly backends: Ports;
 }
+
+collectYoungObjectsEarly();
 
 serveParent(async ({ authority, tunnelPort, backends }: OutboundSetup): Promise<Ports> => {
   const { signal } = new AbortController();

@@ -1,9 +1,11 @@
 /** One hop of plain TCP, with the copy that ztunnel uses for traffic outside the mesh. */
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
-import { pipe } from "@fairway/hbone";
+import { collectYoungObjectsEarly, pipe } from "@fairway/hbone";
 import { serveParent } from "./child.ts";
 import type { Ports } from "./measures.ts";
+
+collectYoungObjectsEarly();
 
 serveParent(async ({ backends }: { backends: Ports }): Promise<Ports> => {
   const { signal } = new AbortController();
