@@ -4,9 +4,10 @@ import { join } from "node:path";
 import test from "ava";
 import { findProgram, TestBench } from "./test-bench.ts";
 
-const helm = await findProgram("helm", process.env["FAIRWAY_HELM"] ?? "/tmp/fw-bin/helm");
+const helm = await findProgram(process.env["FAIRWAY_HELM"] ?? "helm");
 const withHelm = helm === undefined ? test.skip : test;
-if (helm === undefined) console.warn("skipped: the test that installs a chart with the real helm, because there is no helm on the path");
+if (helm === undefined)
+  console.warn("skipped: the test that installs a chart with the real helm, because there is no helm on the path and FAIRWAY_HELM names none");
 
 const files: Readonly<Record<string, string>> = {
   "Chart.yaml": "apiVersion: v2\nname: tiny\nversion: 0.1.0\n",

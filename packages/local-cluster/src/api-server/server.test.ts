@@ -126,67 +126,6 @@ test("unknown fields are refused, told or ignored, as the client asks", async (t
   t.is((await bench.send("GET", `${inDefault}/pods/p`)).code, 404, "a dry run stores nothing");
 });
 
-test("a watch sends what is there, then each change, and resumes after a version", async (t) => {
-  await using bench = await TestBench.start();
-  const stop = new AbortController();
-  await bench.send("POST", `${inDefault}/configmaps`, configMap("a"));
-  const events = bench.watch(`${inDefault}/configmaps?watch=true&fieldSelector=metadata.name=a&allowWatchBookmarks=true&sendInitialEvents=true`, {
-    signal: stop.signal,
-  });
-  const next = async () => (await events.next()).value;
-  t.is((await next())?.type, "ADDED");
-  const bookmark = await next();
-  t.is(bookmark?.type, "BOOKMARK");
-  t.is(atPath(bookmark?.object, "metadata", "annotations", "k8s.io/initial-events-end"), "true");
-  await bench.send("PATCH", `${inDefault}/configmaps/a`, { data: { x: "1" } }, { type: "application/merge-patch+json" });
-  const modified = await next();
-  t.is(modified?.type, "MODIFIED");
-  await bench.send("DELETE", `${inDefault}/configmaps/a`);
-  t.is((await next())?.type, "DELETED");
-  stop.abort();
-  const version = stringAt(atPath(modified?.object, "metadata", "resourceVersion"));
-  const again = new AbortController();
-  const resumed = bench.watch(`${inDefault}/configmaps?watch=true&resourceVersion=${version}`, { signal: again.signal });
-  t.is((await resumed.next()).value?.type, "DELETED");
-  again.abort();
-  bench.server.compact();
-  const expired = await bench.send("GET", `${inDefault}/configmaps?watch=true&resourceVersion=${version}`);
-  t.is(expired.code, 410);
-  t.is(expired.body["reason"], "Expired");
-});
-
-test("an object that starts or stops matching is added or deleted for the watcher", async (t) => {
-  await using bench = await TestBench.start();
-  const stop = new AbortController();
-  const { body } = await bench.send("GET", `${inDefault}/configmaps`);
-  const from = stringAt(atPath(body, "metadata", "resourceVersion"));
-  const events = bench.watch(`${inDefault}/configmaps?watch=true&labelSelector=on=yes&resourceVersion=${from}`, { signal: stop.signal });
-  await bench.send("POST", `${inDefault}/configmaps`, configMap("a"));
-  const label = (on: string | null) =>
-    bench.send("PATCH", `${inDefault}/configmaps/a`, { metadata: { labels: { on } } }, { type: "application/merge-patch+json" });
-  await label("yes");
-  await label(null);
-  t.is((await events.next()).value?.type, "ADDED");
-  t.is((await events.next()).value?.type, "DELETED");
-  stop.abort();
-});
-
-test("pages of a list are one snapshot, and a forgotten one is 410", async (t) => {
-  await using bench = await TestBench.start();
-  for (const name of ["a", "b", "c", "d", "e"]) await bench.send("POST", `${inDefault}/secrets`, { metadata: { name } });
-  const first = await bench.send("GET", `${inDefault}/secrets?limit=2`);
-  t.is(atPath(first.body, "metadata", "remainingItemCount"), 3);
-  await bench.send("DELETE", `${inDefault}/secrets/d`);
-  const token = stringAt(atPath(first.body, "metadata", "continue"));
-  const second = await bench.send("GET", `${inDefault}/secrets?limit=5&continue=${token}`);
-  t.deepEqual(
-    arrayAt(second.body["items"]).map((item) => atPath(item, "metadata", "name")),
-    ["c", "d", "e"],
-  );
-  t.is(atPath(second.body, "metadata", "resourceVersion"), atPath(first.body, "metadata", "resourceVersion"));
-  t.is((await bench.send("GET", `${inDefault}/secrets?limit=5&continue=999.0`)).code, 410);
-});
-
 test("generation counts changes of the spec, and status is only changed through its subresource", async (t) => {
   await using bench = await TestBench.start();
   const path = "/apis/apps/v1/namespaces/default/deployments";
