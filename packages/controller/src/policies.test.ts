@@ -128,6 +128,11 @@ test("a value that cannot be read rejects the policy in words; ALLOW loses the r
   t.regex(convert({ action: "ALLOW", rules: [{ to: [{ operation: { ports: ["123456"] } }] }] }).condition.message, /123456/);
 });
 
+test("a DENY rule with both a value that cannot be read and an HTTP attribute still denies", (t) => {
+  const both = { from: [{ source: { ipBlocks: ["nonsense"] } }], to: [{ operation: { paths: ["/x"], ports: ["80"] } }] };
+  t.deepEqual(rules({ action: "DENY", rules: [both] }), [[[{ destinationPorts: [80] }]]]);
+});
+
 test("values that would mean more than they say are refused", (t) => {
   for (const source of [{ namespaces: [""] }, { principals: [""] }, { serviceAccounts: ["a/b/c"] }, { serviceAccounts: ["*"] }, { serviceAccounts: ["/a"] }]) {
     t.deepEqual(one({ from: [{ source }] }), []);

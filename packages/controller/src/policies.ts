@@ -4,10 +4,10 @@
  * cannot be checked. One bad value never affects other rules or other policies.
  */
 import type { AuthorizationPolicyObject, AuthorizationRule, ConditionWish } from "@fairway/kube";
-import { type AuthorizationPolicy, type PolicyClause, type PolicyKey, type PolicyMatch, type PolicyRule, policyKey } from "@fairway/model";
+import { type AuthorizationPolicy, type PolicyClause, type PolicyKey, type PolicyRule, policyKey } from "@fairway/model";
 import { messageOf } from "@fairway/runtime";
 import { annotation, type Labels } from "./labels.ts";
-import { type RuleReading, readRule } from "./policy-match.ts";
+import { isEmptyMatch, type RuleReading, readRule } from "./policy-match.ts";
 import type { MeshSettings } from "./settings.ts";
 
 export interface PolicyOutcome {
@@ -80,11 +80,10 @@ function convert(object: AuthorizationPolicyObject, settings: MeshSettings): Pol
 }
 
 /** The rule as it can be enforced without letting in more than was written; undefined when it must be left out. */
-function enforceable({ clauses, http, unreadable }: RuleReading, action: Action): PolicyRule | undefined {
+function enforceable({ clauses, http, unreadable, emptied }: RuleReading, action: Action): PolicyRule | undefined {
   if (action === "allow") return http.length > 0 || unreadable.length > 0 ? undefined : { clauses };
-  if (unreadable.length === 0) return { clauses };
   // A match that lost every value it had would never hold, and the denial with it: the clause is dropped instead, which denies more.
-  return { clauses: clauses.filter(({ matches }) => !matches.some(isEmpty) || http.length > 0) };
+  return { clauses: clauses.filter(({ matches }) => !matches.some((match) => emptied.has(match))) };
 }
 
 function explain(readings: readonly RuleReading[], action: Action): ConditionWish {
@@ -111,11 +110,7 @@ function explain(readings: readonly RuleReading[], action: Action): ConditionWis
 }
 
 function neverHolds({ matches }: PolicyClause): boolean {
-  return matches.length > 0 && matches.every(isEmpty);
-}
-
-function isEmpty(match: PolicyMatch): boolean {
-  return Object.values(match).every((values: readonly unknown[]) => values.length === 0);
+  return matches.length > 0 && matches.every(isEmptyMatch);
 }
 
 function wish(status: ConditionWish["status"], reason: string, message: string): ConditionWish {

@@ -17,11 +17,26 @@ export interface RuleReading {
   readonly clauses: readonly PolicyClause[];
   readonly http: readonly string[];
   readonly unreadable: readonly string[];
+  /** Matches that say nothing any more because nothing in them could be read; as they stand they would never hold. */
+  readonly emptied: ReadonlySet<PolicyMatch>;
 }
 
 class Notes {
   readonly http: string[] = [];
   readonly unreadable: string[] = [];
+  readonly emptied = new Set<PolicyMatch>();
+
+  /** One match, remembered when it lost all it had to values that cannot be read. */
+  match(read: () => PolicyMatch): PolicyMatch {
+    const before = this.unreadable.length;
+    const match = read();
+    if (this.unreadable.length > before && isEmptyMatch(match)) this.emptied.add(match);
+    return match;
+  }
+}
+
+export function isEmptyMatch(match: PolicyMatch): boolean {
+  return Object.values(match).every((values: readonly unknown[]) => values.length === 0);
 }
 
 const httpSourceFields = ["requestPrincipals", "notRequestPrincipals", "remoteIpBlocks", "notRemoteIpBlocks"] as const;
@@ -34,10 +49,10 @@ export function readRule(rule: AuthorizationRule, namespace: string): RuleReadin
   const notes = new Notes();
   const clauses: PolicyClause[] = [];
   const { to = [], from = [], when = [] } = rule;
-  if (to.length > 0) clauses.push({ matches: to.map(({ operation = {} }) => readOperation(operation, notes)) });
-  if (from.length > 0) clauses.push({ matches: from.map(({ source = {} }) => readSource(source, namespace, notes)) });
-  for (const condition of when) clauses.push({ matches: [readCondition(condition, notes)] });
-  return { clauses, http: [...new Set(notes.http)], unreadable: notes.unreadable };
+  if (to.length > 0) clauses.push({ matches: to.map(({ operation = {} }) => notes.match(() => readOperation(operation, notes))) });
+  if (from.length > 0) clauses.push({ matches: from.map(({ source = {} }) => notes.match(() => readSource(source, namespace, notes))) });
+  for (const condition of when) clauses.push({ matches: [notes.match(() => readCondition(condition, notes))] });
+  return { clauses, http: [...new Set(notes.http)], unreadable: notes.unreadable, emptied: notes.emptied };
 }
 
 function readOperation(operation: AuthorizationOperation, notes: Notes): PolicyMatch {
