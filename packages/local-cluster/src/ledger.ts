@@ -19,7 +19,7 @@ export interface LedgerContent {
 }
 
 /** Where a state directory keeps its ledger. */
-export function ledgerPath(stateDir: string): string {
+function ledgerPath(stateDir: string): string {
   return join(stateDir, "ledger.jsonl");
 }
 

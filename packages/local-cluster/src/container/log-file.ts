@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import { StringDecoder } from "node:string_decoder";
 
 /** A run's log is cut in two at this size, and the older part forgotten when it happens again. */
-export const maxLogBytes: number = 16 * 1024 * 1024;
+const maxLogBytes: number = 16 * 1024 * 1024;
 /** A line longer than this is written in parts. */
 const maxLineLength = 16 * 1024;
 

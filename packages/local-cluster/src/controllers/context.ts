@@ -14,7 +14,6 @@ import {
   endpointSlices,
   type Job,
   jobs,
-  type LabelSelector,
   type NodeObject,
   nodes,
   type Pod,
@@ -143,14 +142,7 @@ export async function writeStatus<T extends KubeObject & { status?: unknown }>(
   }
 }
 
-/** Whether labels satisfy a selector; an absent selector selects nothing, an empty one everything. */
-export function selects(selector: LabelSelector | undefined, labels: Readonly<Record<string, string>> = {}): boolean {
-  if (selector === undefined) return false;
-  const exact = Object.entries(selector.matchLabels ?? {}).every(([key, value]) => labels[key] === value);
-  return exact && (selector.matchExpressions ?? []).every((expression) => satisfies(expression, labels));
-}
-
-/** One requirement of a selector, or of a node selector term. An operator it does not know is not satisfied. */
+/** One requirement of a node selector term. An operator it does not know is not satisfied. */
 export function satisfies(
   { key, operator, values = [] }: { key: string; operator: string; values?: string[] },
   labels: Readonly<Record<string, string>>,

@@ -1,7 +1,7 @@
 /** The pure decisions of the controllers, case by case. */
 import test from "ava";
 import type { EndpointSlice, NodeObject, Pod, Service } from "../resources.ts";
-import { canonical, countOf, revisionHash, selects } from "./context.ts";
+import { canonical, countOf, revisionHash, satisfies } from "./context.ts";
 import { daemonStep } from "./daemonset.ts";
 import { slicesOf } from "./endpoint-slices.ts";
 import { fits } from "./node-fit.ts";
@@ -206,10 +206,12 @@ test("counts may be shares, rounded as asked, and hashes do not depend on the or
   t.not(revisionHash({ a: 1 }), revisionHash({ a: 2 }));
 });
 
-test("a selector is met by all its requirements; an absent one selects nothing, an empty one everything", (t) => {
-  t.false(selects(undefined, { a: "1" }));
-  t.true(selects({}, { a: "1" }));
-  t.true(selects({ matchLabels: { a: "1" }, matchExpressions: [{ key: "b", operator: "DoesNotExist" }] }, { a: "1" }));
-  t.false(selects({ matchLabels: { a: "1" }, matchExpressions: [{ key: "a", operator: "NotIn", values: ["1"] }] }, { a: "1" }));
-  t.false(selects({ matchExpressions: [{ key: "a", operator: "Unheard" }] }, { a: "1" }));
+test("a requirement compares as its operator says, and an operator it does not know is not met", (t) => {
+  const met = (operator: string, values: string[], labels: Record<string, string>): boolean => satisfies({ key: "a", operator, values }, labels);
+  t.deepEqual([met("In", ["1"], { a: "1" }), met("In", ["1"], {}), met("NotIn", ["1"], {}), met("NotIn", ["1"], { a: "1" })], [true, false, true, false]);
+  t.deepEqual(
+    [met("Exists", [], { a: "" }), met("DoesNotExist", [], { a: "" }), met("Lt", ["3"], { a: "2" }), met("Gt", ["3"], {})],
+    [true, false, true, false],
+  );
+  t.false(met("Unheard", ["1"], { a: "1" }));
 });

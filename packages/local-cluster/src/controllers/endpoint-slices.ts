@@ -3,7 +3,7 @@ import { familyOf } from "../network/address-plan.ts";
 import { type Endpoint, type EndpointSlice, isFinished, isReady, ownerReference, type Pod, type Service, type ServicePort } from "../resources.ts";
 
 /** As in Kubernetes; a service with more pods has several slices per family. */
-export const endpointsPerSlice = 100;
+const endpointsPerSlice = 100;
 export const managedBy = "endpointslice-controller.k8s.io";
 
 /** The slices a service should have; none for one without selector (its slices are its author's). `zoneOf` names a node's zone. */

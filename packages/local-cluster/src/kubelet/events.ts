@@ -11,7 +11,6 @@ const maxPending = 50;
 interface Remembered {
   readonly name: string;
   count: number;
-  readonly first: string;
 }
 
 export class EventRecorder implements AsyncDisposable {
@@ -66,7 +65,7 @@ export class EventRecorder implements AsyncDisposable {
     }
     this.#serial += 1;
     const name = `${object.metadata.name}.${this.#clock.now().toString(16)}${this.#serial.toString(16)}`;
-    this.#remembered.set(key, { name, count: 1, first: now });
+    this.#remembered.set(key, { name, count: 1 });
     const oldest = this.#remembered.keys().next().value;
     if (this.#remembered.size > maxRemembered && oldest !== undefined) this.#remembered.delete(oldest);
     const event = {

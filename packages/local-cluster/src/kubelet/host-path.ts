@@ -8,7 +8,7 @@ import type { Mount } from "../container/root-script.ts";
 const shared = ["/proc", "/sys", "/dev", "/run/netns"];
 
 /** A path on a node, in the one spelling used here: `/var/run` is `/run`. */
-export function nodePath(path: string): string {
+function nodePath(path: string): string {
   const normal = posix.normalize(`/${path}`).replace(/(.)\/$/, "$1");
   return normal === "/var/run" || normal.startsWith("/var/run/") ? normal.slice("/var".length) : normal;
 }

@@ -18,7 +18,6 @@ export interface NodeContext {
   readonly paths: NodePaths;
   /** `<stateDir>/nodes/<name>`: the root directory and the pods' files. */
   readonly directory: string;
-  readonly namespaceName: string;
   readonly namespacePath: string;
   /** Sockets in the node's namespace: probes come from here. */
   readonly network: PodNetwork;

@@ -61,7 +61,6 @@ export function openNode(options: OpenNodeOptions, stack: AsyncDisposableStack):
     addresses: plan,
     paths: { root, initPid: init.pid },
     directory,
-    namespaceName: network.name,
     namespacePath: network.namespacePath,
     network: stack.use(linuxPodNetwork(namespace, { clock })),
     cni,

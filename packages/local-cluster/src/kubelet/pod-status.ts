@@ -57,7 +57,7 @@ export function podStatus(pod: Pod, state: PodState, now: string): PodStatus {
 }
 
 /** Pending until every container has run, then Running; Succeeded or Failed once nothing will run again. */
-export function podPhase(pod: Pod, { initialized, init, main, finished }: PodState): "Pending" | "Running" | "Succeeded" | "Failed" {
+function podPhase(pod: Pod, { initialized, init, main, finished }: PodState): "Pending" | "Running" | "Succeeded" | "Failed" {
   if (finished) {
     const failed = [...main, ...(initialized ? [] : init)].some(({ state }) => state.terminated === undefined || state.terminated.exitCode !== 0);
     return failed ? "Failed" : "Succeeded";

@@ -41,7 +41,7 @@ export async function attemptProbe(probe: Probe, target: ProbeTarget, timeoutMs:
 }
 
 /** The number of a port given by number or by the container's name for it. Throws LOCAL_CLUSTER_PROBE_PORT. */
-export function portNumber(port: number | string, container: Container): number {
+function portNumber(port: number | string, container: Container): number {
   const number = typeof port === "number" ? port : (container.ports?.find(({ name }) => name === port)?.containerPort ?? Number(port));
   if (!Number.isInteger(number) || number < 1 || number > 65_535) throw new MeshError("LOCAL_CLUSTER_PROBE_PORT", `the container names no port "${port}"`);
   return number;

@@ -14,7 +14,7 @@ export interface NodeAddresses {
 }
 
 /** Nodes are 172.30.0.11 and up; more would run into the outside host's address. */
-export const maxNodes = 100;
+const maxNodes = 100;
 export const apiServerUnderlayAddress = { ipv4: "172.30.0.1", ipv6: "fd00:172:30::1" } as const;
 export const apiServerUnderlayPort = 6443;
 export const outsideAddress = { ipv4: "172.30.0.200", ipv6: "fd00:172:30::c8" } as const;

@@ -126,7 +126,7 @@ export class Cni {
 }
 
 /** The first file, by name, that is a valid configuration: what container runtimes do. Throws LOCAL_CLUSTER_CNI_NOT_CONFIGURED. */
-export function firstConfiguration(directory: string): NetworkConfiguration {
+function firstConfiguration(directory: string): NetworkConfiguration {
   let names: string[] = [];
   try {
     names = readdirSync(directory).sort();

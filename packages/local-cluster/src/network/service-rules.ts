@@ -15,7 +15,7 @@ export interface VirtualPort {
   readonly endpoints: readonly { readonly ip: string; readonly port: number }[];
 }
 
-export const serviceTable = "fairway_services";
+const serviceTable = "fairway_services";
 
 /** What the services and their slices ask of every node. Order is stable, so that equal input gives equal rules. */
 export function virtualPorts(services: Iterable<Service>, slices: Iterable<EndpointSlice>): VirtualPort[] {

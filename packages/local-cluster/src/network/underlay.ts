@@ -15,7 +15,7 @@ export interface OutsideHost {
   readonly addresses: readonly string[];
 }
 
-export const underlayBridge = "underlay0";
+const underlayBridge = "underlay0";
 const bridgeMac = "02:fa:00:00:ff:01";
 
 /** The namespace with the bridge, at the address where the API server listens for the cluster's inside. */
