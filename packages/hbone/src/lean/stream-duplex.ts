@@ -1,0 +1,92 @@
+/** A stream as a plain duplex, for what speaks another protocol inside it (double HBONE, ztunnel contract 1.10). */
+import { Duplex } from "node:stream";
+import { MeshError } from "@fairway/runtime";
+import { errorCodes } from "./error-codes.ts";
+import type { LeanStream, StreamConsumer } from "./stream.ts";
+
+type Done = (error?: Error | null) => void;
+
+export class StreamDuplex extends Duplex implements StreamConsumer {
+  readonly #stream: LeanStream;
+  /** Bytes pushed and not yet read. */
+  #unread = 0;
+  /** The write or the end that waits for the stream. */
+  #pending: Done | undefined;
+
+  constructor(stream: LeanStream) {
+    super({ allowHalfOpen: true });
+    this.#stream = stream;
+    stream.attach(this);
+  }
+
+  onData(pieces: readonly Buffer[]): void {
+    if (this.destroyed) {
+      for (const piece of pieces) this.#stream.consumed(piece.length);
+      return;
+    }
+    let more = true;
+    for (const piece of pieces) {
+      this.#unread += piece.length;
+      more = this.push(piece);
+    }
+    if (more) this.#settle();
+    else this.#stream.hold();
+  }
+
+  onEnd(): void {
+    this.push(null);
+  }
+
+  onClosed(): void {
+    const failure = this.#stream.failure();
+    this.#finish(failure ?? null);
+    if (failure !== undefined) this.destroy(failure);
+    else this.push(null);
+  }
+
+  onSent(): void {
+    this.#finish(null);
+  }
+
+  override _read(): void {
+    if (this.#unread === 0) return;
+    this.#settle();
+    this.#stream.release();
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
+    if (this.#stream.closed) done(this.#stream.failure() ?? closedError());
+    else if (this.#stream.send(chunk)) done();
+    else this.#pending = done;
+  }
+
+  override _final(done: Done): void {
+    this.#stream.end();
+    if (this.#stream.endSent || this.#stream.closed) done();
+    else this.#pending = done;
+  }
+
+  override _destroy(error: Error | null, done: Done): void {
+    this.#finish(error ?? closedError());
+    this.#stream.consumed(this.#unread);
+    this.#unread = 0;
+    this.#stream.abort(errorCodes.cancel);
+    done(error);
+  }
+
+  #settle(): void {
+    const unread = this.#unread;
+    this.#unread = 0;
+    this.#stream.consumed(unread);
+  }
+
+  #finish(error: Error | null): void {
+    const done = this.#pending;
+    this.#pending = undefined;
+    done?.(error);
+  }
+}
+
+function closedError(): MeshError {
+  return new MeshError("HBONE_RESET", "the stream was closed");
+}
