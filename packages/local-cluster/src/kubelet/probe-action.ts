@@ -64,7 +64,7 @@ async function httpGet(probe: NonNullable<Probe["httpGet"]>, target: ProbeTarget
     const status = await new Promise<number>((resolve, reject) => {
       const port = portNumber(probe.port, target.container);
       const host = target.podIp.includes(":") ? `[${target.podIp}]` : target.podIp;
-      const headers: Record<string, string> = { host: `${host}:${port}`, "user-agent": "kube-probe/1.33", accept: "*/*", connection: "close" };
+      const headers: Record<string, string> = { host: `${host}:${port}`, "user-agent": "kube-probe/1.32", accept: "*/*", connection: "close" };
       for (const { name, value } of probe.httpHeaders ?? []) headers[name.toLowerCase()] = value;
       const path = probe.path === undefined || probe.path === "" ? "/" : probe.path.startsWith("/") ? probe.path : `/${probe.path}`;
       const request = httpRequest({ createConnection: () => socket, path, headers, signal });
