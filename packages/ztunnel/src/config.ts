@@ -71,6 +71,10 @@ export interface ProxyConfig {
   readonly baggage: boolean;
   readonly clusterId: string;
   readonly policyDecisionsAtInfo: boolean;
+  /** Connections accepted and not yet joined to their other end, per direction and pod. Past it they are refused at once. */
+  readonly maxPendingConnections: number;
+  /** TLS handshakes that a pod's peers may have open at once; each costs far more than a connection. */
+  readonly maxPendingHandshakes: number;
 }
 
 /** Everything of contract 2.2 that this program obeys. */

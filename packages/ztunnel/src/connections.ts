@@ -91,8 +91,10 @@ export class Connections implements Disposable {
   admit(workload: Workload, facts: ConnectionFacts, summary: () => ConnectionSummary): Admission {
     const connection = this.#track("inbound", summary);
     const release = this.#register(facts, connection);
-    this.#workload = workload;
-    const verdict = authorize(this.#mesh.snapshot, workload, facts);
+    const { snapshot } = this.#mesh;
+    const current = snapshot.workload(workload.uid) ?? workload;
+    this.#workload = current;
+    const verdict = authorize(snapshot, current, facts);
     this.#onVerdict(facts, verdict, false);
     if (!verdict.allowed) {
       release[Symbol.dispose]();

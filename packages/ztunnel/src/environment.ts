@@ -27,6 +27,8 @@ const ipv6SwitchFile = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 const hourMs = 3_600_000;
 const largestWindow = 2_147_483_647;
 const leastWorkers = 2;
+const defaultMaxPendingConnections = 8_192;
+const defaultMaxPendingHandshakes = 1_024;
 
 const text = z.string().optional();
 const flag = booleanVariable.optional();
@@ -169,6 +171,8 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       baggage: env.ENABLE_RESPONSE_BAGGAGE ?? true,
       clusterId,
       policyDecisionsAtInfo: env.AUTHZ_POLICY_INFO_LOGGING ?? false,
+      maxPendingConnections: defaultMaxPendingConnections,
+      maxPendingHandshakes: defaultMaxPendingHandshakes,
     },
     clusterDomain: env.CLUSTER_DOMAIN ?? "cluster.local",
     trustDomain: env.TRUST_DOMAIN ?? "cluster.local",

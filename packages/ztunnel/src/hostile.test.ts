@@ -6,18 +6,19 @@ import { parseSpiffeId } from "@fairway/model";
 import { Authority, createMeshTls, localCaClient, SecretManager } from "@fairway/pki";
 import { silentLogger, systemClock } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
+import type { ProxyConfig } from "./config.ts";
 import { application, client, eventually, loopbackAddresses, policy, readAll, TestMesh, workload } from "./test-mesh.ts";
 
 const at = loopbackAddresses();
 
 /** Pod b with an application, and whoever wants to harm it. */
-async function victim(t: ExecutionContext): Promise<{ mesh: TestMesh; port: number; accepted: () => number }> {
+async function victim(t: ExecutionContext, config: Partial<ProxyConfig> = {}): Promise<{ mesh: TestMesh; port: number; accepted: () => number }> {
   let accepted = 0;
   const app = await application(t, at(2), (socket) => {
     accepted++;
     socket.pipe(socket);
   });
-  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), workload("b", at(2))] } });
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), workload("b", at(2))] }, config });
   await mesh.pod("b", at(2));
   return { mesh, port: app.port, accepted: () => accepted };
 }
@@ -137,4 +138,12 @@ test.serial("a flood of streams reset at once leaves the pod serving others", as
     stream.close(8);
   }
   await stillServes(t, mesh, port);
+});
+
+test.serial("clients that open connections and say nothing cannot keep honest ones out", async (t) => {
+  const { mesh, port } = await victim(t, { maxPendingHandshakes: 8 });
+  const silent = await Promise.all(Array.from({ length: 20 }, () => client(t, at(2), 15_008)));
+  t.is(silent.length, 20);
+  await stillServes(t, mesh, port);
+  t.regex(await mesh.registry.metrics(), /fairway_ztunnel_overload_total\{bound="pending-handshakes"\} [1-9]\d*\n/);
 });

@@ -23,7 +23,7 @@ import type { LiveConnection } from "./connections.ts";
 import { flagOf, ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
-import { maxPendingHandshakes, resolveContext, type TunnelScope } from "./pod-scope.ts";
+import { resolveContext, type TunnelScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
 import { proxyHeader } from "./proxy-header.ts";
 import { flowing, localEnd, refuse, remoteEnd } from "./socket-ends.ts";
@@ -49,7 +49,8 @@ export class Inbound {
   readonly #scope: TunnelScope;
   readonly #options: InboundOptions;
   readonly #tunnels = new Set<ServerTunnel>();
-  #handshakes = 0;
+  /** Oldest first. */
+  readonly #handshakes = new Set<Socket>();
   #draining = false;
 
   constructor(scope: TunnelScope, options: InboundOptions) {
@@ -57,14 +58,21 @@ export class Inbound {
     this.#options = options;
   }
 
-  /** Takes a socket of 15008. Never throws. */
+  /**
+   * Takes a socket of 15008. Never throws. When too many handshakes are open the oldest gives way: an honest one is over in
+   * milliseconds, so those who only hold places lose theirs and never keep others out.
+   */
   readonly accept = (socket: Socket): void => {
-    const { metrics, tasks } = this.#scope;
-    if (this.#handshakes >= maxPendingHandshakes) {
+    const { metrics, tasks, config } = this.#scope;
+    if (this.#handshakes.size >= config.maxPendingHandshakes) {
       metrics.overloads.inc({ bound: "pending-handshakes" });
-      refuse(socket);
-      return;
+      for (const oldest of this.#handshakes) {
+        this.#handshakes.delete(oldest);
+        refuse(oldest);
+        break;
+      }
     }
+    this.#handshakes.add(socket);
     tasks.run("inbound tunnel", () => this.#serveTunnel(socket));
   };
 
@@ -84,17 +92,17 @@ export class Inbound {
     const { engine, config, tasks } = this.#scope;
     const address = remoteEnd(socket);
     const local = localEnd(socket);
-    if (address === undefined || local === undefined) return refuse(socket);
-    this.#handshakes++;
     let proven: Awaited<ReturnType<TunnelScope["tls"]["accept"]>>;
     try {
+      // The peer is gone already: there is nobody to answer.
+      if (address === undefined || local === undefined) return refuse(socket);
       proven = await this.#prove(socket);
     } catch (thrown) {
       reportRefused(this.#scope, { source: address, destination: local, direction: "inbound", error: thrown });
       socket.destroy();
       return;
     } finally {
-      this.#handshakes--;
+      this.#handshakes.delete(socket);
     }
     const settings = { ...defaultServerSettings, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, frameSize: config.frameSize };
     const peer: Peer = { address, local, identity: proven.peer };

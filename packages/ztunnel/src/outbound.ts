@@ -12,7 +12,7 @@ import { ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { resolveNextHop } from "./next-hop.ts";
-import { dialTimeoutMs, establishTimeoutMs, maxPendingConnections, resolveContext, type TunnelScope } from "./pod-scope.ts";
+import { dialTimeoutMs, establishTimeoutMs, resolveContext, type TunnelScope } from "./pod-scope.ts";
 import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 import type { Tunnels } from "./tunnels.ts";
@@ -55,8 +55,8 @@ export class Outbound {
 
   /** Takes a captured socket: paused, half-open allowed. Never throws. */
   readonly accept = (socket: Socket): void => {
-    const { metrics, tasks } = this.#scope;
-    if (this.#pending >= maxPendingConnections) {
+    const { metrics, tasks, config } = this.#scope;
+    if (this.#pending >= config.maxPendingConnections) {
       metrics.overloads.inc({ bound: "pending-outbound" });
       refuse(socket);
       return;
@@ -122,6 +122,8 @@ export class Outbound {
         if (last !== undefined) break;
         throw ztunnelError("ZTUNNEL_ROUTE_REFUSED", route.message);
       }
+      // A waypoint known by its address is nobody's endpoint: there is no other to try.
+      if (route.target.workload !== undefined && failed.has(route.target.workload.uid)) break;
       if (attempt > 1) metrics.retries.inc();
       try {
         return await this.#dial(request, route);

@@ -38,3 +38,12 @@ test.serial("a mesh port is never forwarded to", async (t) => {
   await t.throwsAsync(async () => readAll(await client(t, at(2), b.port("plaintext") ?? 0)), { code: "ECONNRESET" });
   await eventually(t, () => mesh.accessLines().some((line) => line.includes("attempted recursive call to ourselves")));
 });
+
+test.serial("past the bound of pending connections new ones are refused at once, and counted", async (t) => {
+  const mesh = new TestMesh(t, { change: { workloads: [] }, config: { maxPendingConnections: 2 } });
+  const b = await mesh.pod("b", at(2), () => ({ ip: at(2), port: 80 }));
+  const waiting = await Promise.all([1, 2].map(() => client(t, at(2), b.port("plaintext") ?? 0)));
+  await t.throwsAsync(async () => readAll(await client(t, at(2), b.port("plaintext") ?? 0)), { code: "ECONNRESET" });
+  t.is(waiting.filter(({ destroyed }) => destroyed).length, 0);
+  t.regex(await mesh.registry.metrics(), /fairway_ztunnel_overload_total\{bound="pending-plaintext"\} 1\n/);
+});

@@ -11,7 +11,7 @@ import type { ConnectionRecord } from "./connection-record.ts";
 import { ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
-import { maxPendingConnections, ownPorts, type PodScope } from "./pod-scope.ts";
+import { ownPorts, type PodScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
 import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
@@ -30,8 +30,8 @@ export class Passthrough {
 
   /** Takes a captured socket: paused, half-open allowed. Never throws. */
   readonly accept = (socket: Socket): void => {
-    const { metrics, tasks } = this.#scope;
-    if (this.#pending >= maxPendingConnections) {
+    const { metrics, tasks, config } = this.#scope;
+    if (this.#pending >= config.maxPendingConnections) {
       metrics.overloads.inc({ bound: "pending-plaintext" });
       refuse(socket);
       return;

@@ -36,10 +36,6 @@ export interface TunnelScope extends PodScope {
   readonly engine: TunnelEngine;
 }
 
-/** Connections accepted and not yet joined to their other end, per direction and pod. Past it they are refused at once. */
-export const maxPendingConnections = 8_192;
-/** TLS handshakes that a pod's peers may have open at once; each costs far more than a connection. */
-export const maxPendingHandshakes = 1_024;
 /** TCP connects, everywhere (ztunnel contract 7.5). */
 export const dialTimeoutMs = 10_000;
 /** From the accept to the joined connection, all attempts included. */

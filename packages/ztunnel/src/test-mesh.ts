@@ -166,6 +166,8 @@ export const testProxyConfig: ProxyConfig = {
   baggage: true,
   clusterId: "Kubernetes",
   policyDecisionsAtInfo: false,
+  maxPendingConnections: 8_192,
+  maxPendingHandshakes: 1_024,
 };
 
 /** Short, because some tests wait for it. */
