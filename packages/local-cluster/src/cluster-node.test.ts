@@ -275,6 +275,10 @@ test.serial("what a killed cluster left is removed by its ledger, and nothing el
     return;
   }
   const stateDir = mkdtempSync(join(tmpdir(), "fairway-fwlk-"));
+  t.teardown(async () => {
+    await destroyLeftovers(stateDir);
+    rmSync(stateDir, { recursive: true, force: true });
+  });
   const main = fileURLToPath(new URL("./main.js", import.meta.url));
   const child = spawn(process.execPath, [main, "--name", `fwlk${process.pid}`, "--nodes", "1", "--state-dir", stateDir, "--log", "error"], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -296,6 +300,7 @@ test.serial("what a killed cluster left is removed by its ledger, and nothing el
   t.true((content?.namespaces.filter((name) => existsSync(`/run/netns/${name}`)).length ?? 0) >= 3);
   // A process that has a recorded pid but another start time must survive.
   const bystander = spawn("sleep", ["30"]);
+  t.teardown(() => bystander.kill("SIGKILL"));
   mkdirSync(stateDir, { recursive: true });
   writeFileSync(join(stateDir, "ledger.jsonl"), `${JSON.stringify({ kind: "process", pid: bystander.pid, startTime: "1" })}\n`, { flag: "a" });
   const removed = await destroyLeftovers(stateDir);
@@ -311,7 +316,5 @@ test.serial("what a killed cluster left is removed by its ledger, and nothing el
   );
   t.is(bystander.exitCode, null);
   t.not(processStartTime(bystander.pid ?? 0), undefined);
-  bystander.kill("SIGKILL");
   t.deepEqual(await destroyLeftovers(stateDir), { processes: 0, namespaces: 0, cgroups: 0 });
-  rmSync(stateDir, { recursive: true, force: true });
 });
