@@ -45,7 +45,7 @@ export async function serveAdministration(options: AdminOptions): Promise<AsyncD
 }
 
 /** The routes of port 15000. */
-export function adminRoutes({
+function adminRoutes({
   logFilter,
   dump,
   quit,

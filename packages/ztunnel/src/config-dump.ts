@@ -51,7 +51,7 @@ export function configDump({ config, snapshot, certificates, pods, version }: Co
 }
 
 /** Fields that say nothing are left out, so that a dump shows what is special about a workload. */
-export function dumpWorkload(workload: Workload): Json {
+function dumpWorkload(workload: Workload): Json {
   const { locality, applicationTunnel: tunnel } = workload;
   return {
     workloadIps: workload.addresses,

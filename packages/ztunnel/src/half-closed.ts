@@ -9,7 +9,7 @@ import type { Clock } from "@fairway/runtime";
  * Once the socket is gone altogether only what was read from it is still on its way. A copy that does not end then waits for a peer
  * that will never take it.
  */
-export const lingerMs = 60_000;
+const lingerMs = 60_000;
 
 export interface HalfClosedOptions {
   readonly clock: Clock;

@@ -8,7 +8,7 @@ import { withDeadline } from "./deadline.ts";
 import { ztunnelError } from "./failure.ts";
 
 /** How long a connection waits for its own workload to become known. */
-export const workloadWaitMs = 5_000;
+const workloadWaitMs = 5_000;
 
 /** The workload with what every connection of it needs, made once per change. */
 export interface LocalWorkload {
@@ -67,7 +67,7 @@ export class LocalWorkloadSource {
 }
 
 /** A workload in the terms of the baggage header (contract 1.5). */
-export function baggageOf(workload: Workload): Baggage {
+function baggageOf(workload: Workload): Baggage {
   return {
     clusterName: workload.clusterId,
     namespace: workload.namespace,

@@ -19,7 +19,7 @@ import type { Tunnels } from "./tunnels.ts";
 import { withoutWorkloads } from "./without-workloads.ts";
 
 /** Endpoints tried for one connection before its first byte (architecture 7.6). */
-export const maxAttempts = 3;
+const maxAttempts = 3;
 
 /** Failures that say nothing about other endpoints: our own certificate, our own end. */
 const finalCodes: ReadonlySet<string> = new Set(["ZTUNNEL_IDENTITY", "HBONE_POOL_CLOSED", "ZTUNNEL_DOUBLE_HBONE_UNSUPPORTED"]);

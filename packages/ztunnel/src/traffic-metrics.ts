@@ -10,7 +10,7 @@ import type { ResponseFlag } from "./failure.ts";
 import { type TrafficLabels, trafficLabelNames, trafficLabels } from "./traffic-labels.ts";
 
 /** Label sets kept at most; each is about a kilobyte. */
-export const defaultMaxTrafficSeries = 10_000;
+const defaultMaxTrafficSeries = 10_000;
 /** Label sets looked at for one that is idle before giving up. */
 const evictionScan = 64;
 

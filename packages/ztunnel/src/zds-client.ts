@@ -114,7 +114,7 @@ async function read({ bytes, fds }: SeqpacketMessage): Promise<Request> {
 function checked(request: ZdsRequest, fds: readonly number[]): { request: ZdsRequest; fd: number | undefined } {
   const expected = request.kind === "add" ? 1 : 0;
   if (fds.length === expected) return { request, fd: fds[0] };
-  throw new MeshError("ZTUNNEL_ZDS_DESCRIPTORS", `${request.kind} must carry ${expected} file descriptors, not ${fds.length}`);
+  throw ztunnelError("ZTUNNEL_ZDS_DESCRIPTORS", `${request.kind} must carry ${expected} file descriptors, not ${fds.length}`);
 }
 
 async function carryOut(request: Request, pods: PodSink): Promise<void> {
