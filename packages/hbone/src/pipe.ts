@@ -26,6 +26,9 @@ export interface FarEnd {
   readonly gather: boolean;
 }
 
+/** Chunks from this size on announce more of their kind in the same turn; smaller ones are requests and replies, which nothing delays. */
+const bulkBytes = 4 * 1024;
+
 /** Ways in which a TCP peer vanishes; to a proxy they are all the end of the bytes. */
 const hangUps: ReadonlySet<string> = new Set([
   "ECONNRESET",
@@ -201,7 +204,7 @@ class Flow {
     if (!this.#sink.writable) return true;
     this.bytes += chunk.length;
     this.#onBytes?.(chunk.length);
-    if (this.#gather && !this.#gathering) {
+    if (this.#gather && !this.#gathering && chunk.length >= bulkBytes) {
       this.#gathering = true;
       this.#sink.cork();
       setImmediate(this.#release);
