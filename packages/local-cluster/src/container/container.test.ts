@@ -68,6 +68,14 @@ const options: RootOptions = {
   list: () => [],
 };
 
+test("a volume does not hide the program that runs", (t) => {
+  const covering = { source: "/state/empty", target: "/tmp", kind: "directory", readOnly: false } as const;
+  const script = rootScript({ ...options, mounts: [covering] });
+  t.true(script.indexOf("mount --rbind /.host/state/empty /tmp\n") < script.indexOf("mount --rbind /.host/tmp/checkout /tmp/checkout\n"));
+  const srv = rootScript({ ...options, keep: ["/srv/checkout"], mounts: [{ ...covering, target: "/srv" }] });
+  t.true(srv.includes("mount --rbind /.host/srv/checkout /srv/checkout\n"));
+});
+
 test("the script mounts parents before children, pivots before it mounts, and quotes what people wrote", (t) => {
   const script = rootScript(options);
   const at = (text: string): number => {

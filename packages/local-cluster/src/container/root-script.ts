@@ -35,7 +35,7 @@ export interface RootOptions {
   /** Files given as copies (resolv.conf, hosts, hostname): absolute target to host source. */
   readonly copies: readonly { readonly source: string; readonly target: string }[];
   readonly readOnlyRoot: boolean;
-  /** Host directories that must stay reachable even when they lie below a private directory such as /tmp. */
+  /** Host directories that must stay reachable even when they lie below a private directory such as /tmp, or below a volume. */
   readonly keep: readonly string[];
   readonly cgroupFile: string | undefined;
   /** What the script becomes once the root stands. */
@@ -66,14 +66,13 @@ export function rootScript(options: RootOptions): string {
     "mount --rbind /.host/dev /dev",
     "mount -t tmpfs -o mode=1777 tmpfs /tmp",
     "mount -t tmpfs -o mode=755 tmpfs /run",
-    ...options.keep.filter(isHidden).flatMap((path) => bind({ source: path, target: path, kind: "directory", readOnly: true })),
     ...options.copies.flatMap(({ source, target }) => [
       `mkdir -p ${quote(parentOf(target))}`,
       `rm -f ${quote(target)}`,
       `cp ${quote(`/.host${source}`)} ${quote(target)}`,
     ]),
     // Parents before children, whatever order the pod names them in.
-    ...options.mounts.toSorted((a, b) => depth(a.target) - depth(b.target)).flatMap(bind),
+    ...[...keptMounts(options), ...options.mounts].toSorted((a, b) => depth(a.target) - depth(b.target)).flatMap(bind),
     `hostname ${quote(options.hostname)} || true`,
     "umount -l /.host",
     "rmdir /.host",
@@ -118,8 +117,9 @@ function bind({ source, target, kind, readOnly }: Mount): string[] {
 }
 
 /** The commands of the `bind` way: every host entry that is not on the way to something of the container's own. */
-function bindTree({ list, mounts, copies, keep }: RootOptions, root: string): string[] {
-  const own = [...privateDirectories, ...mounts.map(({ target }) => target), ...copies.map(({ target }) => target), ...keep.filter(isHidden)];
+function bindTree(options: RootOptions, root: string): string[] {
+  const { list, mounts, copies } = options;
+  const own = [...privateDirectories, ...[...mounts, ...copies, ...keptMounts(options)].map(({ target }) => target)];
   const lines: string[] = [];
   const visit = (directory: string): void => {
     for (const { name, kind } of list(directory === "" ? "/" : directory)) {
@@ -141,6 +141,12 @@ function bindTree({ list, mounts, copies, keep }: RootOptions, root: string): st
   lines.push(`mount --bind ${quote(root)} ${quote(root)}`, `mkdir -p ${privateDirectories.map((path) => quote(`${root}${path}`)).join(" ")}`);
   visit("");
   return lines;
+}
+
+/** What would disappear under a private directory or a volume of the pod, bound in again on top. */
+function keptMounts({ keep, mounts }: RootOptions): Mount[] {
+  const covered = (path: string): boolean => isHidden(path) || mounts.some(({ target }) => path.startsWith(`${target}/`));
+  return keep.filter(covered).map((path) => ({ source: path, target: path, kind: "directory", readOnly: true }));
 }
 
 function isHidden(path: string): boolean {

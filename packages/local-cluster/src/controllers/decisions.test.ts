@@ -147,6 +147,20 @@ test("a pod goes where its kind is rarest, then where the fewest pods are, and o
   t.is(chooseNode(pod("p"), nodes.slice(0, 1).concat(nodes.slice(2, 3)), busy), "node-1");
 });
 
+test("anti-affinity keeps pods apart: preferred where it can, required always and both ways", (t) => {
+  const nodes = [node("node-1", { "kubernetes.io/hostname": "node-1" }), node("node-2", { "kubernetes.io/hostname": "node-2" })];
+  const term = { topologyKey: "kubernetes.io/hostname", labelSelector: { matchLabels: { app: "web" } } };
+  const preferring = { affinity: { podAntiAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [{ weight: 1, podAffinityTerm: term }] } } };
+  const requiring = { affinity: { podAntiAffinity: { requiredDuringSchedulingIgnoredDuringExecution: [term] } } };
+  const web = pod("web", { nodeName: "node-2" }, { labels: { app: "web" } });
+  const crowd = [web, pod("x", { nodeName: "node-1" }), pod("y", { nodeName: "node-1" })];
+  t.is(chooseNode(pod("api"), nodes, crowd), "node-2");
+  t.is(chooseNode(pod("api", preferring), nodes, crowd), "node-1");
+  t.is(chooseNode(pod("api", preferring), nodes.slice(1), crowd), "node-2");
+  t.is(chooseNode(pod("api", requiring), nodes.slice(1), crowd), undefined);
+  t.is(chooseNode(pod("late", {}, { labels: { app: "web" } }), nodes.slice(1), [pod("api", { nodeName: "node-2", ...requiring })]), undefined);
+});
+
 test("node affinity is a choice of terms, each of which must hold as a whole", (t) => {
   const wanting = (nodeSelectorTerms: object[]): Pod["spec"] => ({
     containers: [],

@@ -1,9 +1,10 @@
-/** The scheduler: binds each pod to the fitting node with the fewest of its kind, then with the fewest pods. */
+/** The scheduler: binds each pod to the fitting node that it wants most apart from, with the fewest of its kind, then with the fewest pods. */
 import { objectKey, WorkQueue } from "@fairway/kube";
 import { errorCode } from "@fairway/runtime";
 import { controllerOf, isFinished, type NodeObject, type Pod } from "../resources.ts";
 import { type Controller, type ControllerContext, untilVisible } from "./context.ts";
 import { fits } from "./node-fit.ts";
+import { mayShare, reluctance } from "./pod-distance.ts";
 
 const retry = { initialMs: 200, maxMs: 5_000 };
 
@@ -37,7 +38,13 @@ async function schedule(context: ControllerContext, key: string): Promise<void> 
   const nodes = [...collections.nodes.list()];
   const node = chooseNode(pod, nodes, [...collections.pods.list()]);
   if (node === undefined) {
-    events.record(pod, "Pod", "Warning", "FailedScheduling", `0/${nodes.length} nodes are available: none matches the pod's node selector and affinity`);
+    events.record(
+      pod,
+      "Pod",
+      "Warning",
+      "FailedScheduling",
+      `0/${nodes.length} nodes are available: none matches the pod's node selector, affinity and anti-affinity`,
+    );
     return;
   }
   const { name, namespace, uid } = pod.metadata;
@@ -60,14 +67,15 @@ async function schedule(context: ControllerContext, key: string): Promise<void> 
 export function chooseNode(pod: Pod, nodes: readonly NodeObject[], pods: readonly Pod[]): string | undefined {
   const living = pods.filter((other) => !isFinished(other) && other.metadata.deletionTimestamp === undefined);
   const kind = groupOf(pod);
-  const score = (node: NodeObject): [number, number] => {
+  const score = (node: NodeObject): [number, number, number] => {
     const here = living.filter((other) => other.spec.nodeName === node.metadata.name);
-    return [here.filter((other) => kind !== undefined && groupOf(other) === kind).length, here.length];
+    return [reluctance(pod, node, nodes, living), here.filter((other) => kind !== undefined && groupOf(other) === kind).length, here.length];
   };
   return nodes
-    .filter((node) => node.spec?.unschedulable !== true && fits(node, pod.spec))
+    .filter((node) => node.spec?.unschedulable !== true && fits(node, pod.spec) && mayShare(pod, node, nodes, living))
     .map((node) => ({ name: node.metadata.name, score: score(node) }))
-    .sort((a, b) => a.score[0] - b.score[0] || a.score[1] - b.score[1] || a.name.localeCompare(b.name, "en", { numeric: true }))[0]?.name;
+    .sort((a, b) => a.score[0] - b.score[0] || a.score[1] - b.score[1] || a.score[2] - b.score[2] || a.name.localeCompare(b.name, "en", { numeric: true }))[0]
+    ?.name;
 }
 
 function groupOf(pod: Pod): string | undefined {
