@@ -5,11 +5,13 @@
 import type { Duplex } from "node:stream";
 import { ConnectionFault, errorCodes } from "./error-codes.ts";
 import { defaultFrameSize, defaultWindow, frameFlags, frameTypes, maxWindow, uint32 } from "./frames.ts";
-import { sendQuantum } from "./limits.ts";
+import { gatheredBytes, sendQuantum, sendsPerFlush } from "./limits.ts";
 import { Outbox } from "./outbox.ts";
 
 /** What the carrier asks of a stream. */
 export interface Passenger {
+  /** Received bytes that were not handed on. */
+  readonly undelivered: number;
   /** Hands what was received to whoever reads the stream. */
   deliver(): void;
   /** Sends up to `most` waiting bytes; true when it has more that it could send. */
@@ -40,6 +42,8 @@ export class Carrier {
   /** Streams with bytes to send that only the connection holds back; first come, first served. */
   readonly #waiting = new Set<Passenger>();
   #turnDue = false;
+  /** Since the turn's begin. */
+  #sends = 0;
   #stopped = false;
 
   constructor({ transport, connectionWindow, onFault }: CarrierOptions) {
@@ -122,8 +126,12 @@ export class Carrier {
     const end = Math.min(chunk.length, offset + Math.min(window, this.#sendWindow));
     while (at < end && !this.#stopped && !this.outbox.crowded)
       at += this.outbox.data(0, stream, chunk, at, Math.min(end - at, this.peerFrameSize, sendQuantum));
+    if (at === offset) return 0;
     this.#sendWindow -= at - offset;
-    if (at > offset) this.#schedule();
+    this.#sends += 1;
+    // In a busy round the peer starts on the first bytes while the last are being read.
+    if (this.#sends % sendsPerFlush === 0) this.outbox.flush();
+    this.#schedule();
     return at - offset;
   }
 
@@ -144,6 +152,16 @@ export class Carrier {
     this.#schedule();
   }
 
+  /** Hands on what is small at once, for replies that somebody waits for; bulk is left to the turn, which gathers it into fewer writes. */
+  deliverSmall(): void {
+    const arrived = this.#arrived;
+    this.#arrived = [];
+    for (const passenger of arrived) {
+      if (passenger.undelivered < gatheredBytes) passenger.deliver();
+      else this.#arrived.push(passenger);
+    }
+  }
+
   readonly #schedule = (): void => {
     if (this.#turnDue) return;
     this.#turnDue = true;
@@ -153,6 +171,7 @@ export class Carrier {
 
   readonly #turn = (): void => {
     this.#turnDue = false;
+    this.#sends = 0;
     try {
       const arrived = this.#arrived;
       this.#arrived = [];

@@ -12,6 +12,10 @@ export const crowdedBytes: number = 256 * 1024;
 export const floodedBytes: number = crowdedBytes + 512 * 1024;
 /** What one stream may send before the next one has its turn. */
 export const sendQuantum: number = 64 * 1024;
+/** Received bytes of a stream from which on they wait for the end of the turn, to be written to the application together. */
+export const gatheredBytes: number = 8 * 1024;
+/** Sends of a round after which what was gathered goes out: measured against all at once, a quarter more requests for 5 % more CPU each. */
+export const sendsPerFlush = 8;
 /** Streams reset here of which late frames are still expected. */
 export const maxRememberedResets = 1_000;
 /** PING, SETTINGS and PRIORITY at once, and per second after that. */

@@ -135,6 +135,7 @@ export class Session implements FrameHandler, StreamOwner, Speaker {
 
   read(chunk: Buffer): void {
     this.#reader.feed(chunk);
+    this.carrier.deliverSmall();
     if (this.carrier.outbox.flooded) throw calmFault("the answers are not read");
   }
 

@@ -87,17 +87,22 @@ export class StreamPipe implements StreamConsumer {
   }
 
   onEnd(): void {
-    this.#socket.end();
+    this.#endSocket();
   }
 
   onClosed(): void {
     this.#outwardDone();
-    this.#socket.end();
+    this.#endSocket();
   }
 
   onSent(): void {
     if (this.#stream.endSent) this.#outwardDone();
     else this.#socket.resume();
+  }
+
+  #endSocket(): void {
+    // A second `end` would make an error, with its stack, for nobody.
+    if (!this.#socket.writableEnded && !this.#socket.destroyed) this.#socket.end();
   }
 
   #write(pieces: readonly Buffer[], bytes: number): void {

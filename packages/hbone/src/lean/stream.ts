@@ -87,6 +87,10 @@ export class LeanStream implements TunnelStream, Passenger {
     return this.#closed;
   }
 
+  get undelivered(): number {
+    return this.#inbox.bytes;
+  }
+
   /** Our END_STREAM went out. */
   get endSent(): boolean {
     return this.#endSent;
