@@ -136,7 +136,7 @@ export class Carrier {
   }
 
   /** `passenger` has bytes that its own window allows. */
-  await(passenger: Passenger): void {
+  awaitTurn(passenger: Passenger): void {
     if (this.#stopped) return;
     this.#waiting.add(passenger);
     if (!this.outbox.crowded && this.#sendWindow > 0) this.#schedule();

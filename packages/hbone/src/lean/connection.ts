@@ -33,6 +33,7 @@ export class Connection {
   readonly #transport: Duplex;
   readonly #speaker: Speaker;
   readonly #keepalive: Keepalive;
+  readonly #gone = Promise.withResolvers<Error | undefined>();
   #handshakeTimer: Disposable;
   #lingerTimer: Disposable | undefined;
   #closing = false;
@@ -43,13 +44,8 @@ export class Connection {
     this.#transport = transport;
     this.#speaker = speaker;
     this.carrier = new Carrier({ transport, connectionWindow: settings.connectionWindow, onFault: this.#onFault });
-    const closed = Promise.withResolvers<Error | undefined>();
-    this.closed = closed.promise;
-    transport.once("close", () => {
-      this.#onEnd();
-      this.#lingerTimer?.[Symbol.dispose]();
-      closed.resolve(this.#error);
-    });
+    this.closed = this.#gone.promise;
+    transport.once("close", this.#onClose);
     // Stays for good: a late error of the transport must not become an uncaught exception.
     transport.on("error", (error: Error) => this.fail(error));
     this.#handshakeTimer = clock.schedule(settingsTimeoutMs, () => this.#onHandshakeTimeout("sent its SETTINGS"));
@@ -64,6 +60,8 @@ export class Connection {
     this.#transport.on("data", this.#onBytes);
     if (!this.#transport.destroyed) return;
     this.fail(new MeshError("HBONE_TUNNEL_LOST", "the connection was closed before the tunnel began"));
+    // Its `close` may have been and will not come again.
+    if (this.#transport.closed) this.#onClose();
   }
 
   get closing(): boolean {
@@ -159,12 +157,18 @@ export class Connection {
     this.fail(this.#speaker.inUse ? new MeshError("HBONE_TUNNEL_LOST", "the connection was closed while it was in use") : undefined);
   }
 
+  readonly #onClose = (): void => {
+    this.#onEnd();
+    this.#lingerTimer?.[Symbol.dispose]();
+    this.#gone.resolve(this.#error);
+  };
+
   #onHandshakeTimeout(due: string): void {
     this.fail(new ConnectionFault(errorCodes.settingsTimeout, `the peer has not ${due}; does it speak HBONE?`));
   }
 
   readonly #onPingDue = (payload: Buffer): void => {
-    this.ping(payload);
     this.carrier.outbox.shrink();
+    this.ping(payload);
   };
 }

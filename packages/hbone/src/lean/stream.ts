@@ -127,7 +127,7 @@ export class LeanStream implements TunnelStream, Passenger {
       if (sent === chunk.length) return true;
     }
     this.#unsent = [...this.#unsent, sent === 0 ? chunk : chunk.subarray(sent)];
-    if (this.#sendWindow > 0) carrier.await(this);
+    if (this.#sendWindow > 0) carrier.awaitTurn(this);
     return false;
   }
 
@@ -239,7 +239,7 @@ export class LeanStream implements TunnelStream, Passenger {
   grow(increment: number): boolean {
     this.#sendWindow += increment;
     if (this.#sendWindow > maxWindow) return false;
-    if (this.#unsent.length > 0 && this.#sendWindow > 0) this.#owner.carrier.await(this);
+    if (this.#unsent.length > 0 && this.#sendWindow > 0) this.#owner.carrier.awaitTurn(this);
     return true;
   }
 
