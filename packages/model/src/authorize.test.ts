@@ -1,9 +1,9 @@
 import test from "ava";
 import fc from "fast-check";
 import { cidrContains, ipFromBytes, parseCidr, parseIp } from "./address.ts";
-import { authorize, type ConnectionFacts } from "./authorize.ts";
+import { authorize } from "./authorize.ts";
 import { parseSpiffeId } from "./identity.ts";
-import { type AuthorizationPolicy, emptyMatch, type PolicyMatch, type StringMatch } from "./policy.ts";
+import { type AuthorizationPolicy, type ConnectionFacts, emptyMatch, type PolicyMatch, type StringMatch } from "./policy.ts";
 import { aMesh, aPolicy, aWorkload } from "./sample-mesh.ts";
 import { policyKey, type Workload } from "./workload.ts";
 

@@ -1,18 +1,8 @@
 /** May this connection be? The L4 policy decision of ztunnel contract 6, failing closed on policies that are not known. */
-import type { SocketAddress } from "./address.ts";
 import { type CompiledPolicy, compileSet, type MatchFacts, matchFacts, policyMatches } from "./compiled-policy.ts";
-import type { SpiffeId } from "./identity.ts";
+import type { ConnectionFacts } from "./policy.ts";
 import type { Snapshot } from "./snapshot.ts";
 import type { PolicyKey, Workload } from "./workload.ts";
-
-export interface ConnectionFacts {
-  /** The TCP peer. */
-  readonly source: SocketAddress;
-  /** The application's address and final port; never a VIP, never 15008. */
-  readonly destination: SocketAddress;
-  /** Undefined for plaintext. */
-  readonly identity: SpiffeId | undefined;
-}
 
 /** A permit carries what the log and the metrics say about why the connection may be. */
 export type Verdict =

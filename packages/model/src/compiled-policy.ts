@@ -1,8 +1,7 @@
 /** Policies made ready for matching: ranges as bytes, identities as plain text, empty matches gone. Compiled once, used for every connection. */
 import { type Cidr, ipToBytes } from "./address.ts";
-import type { ConnectionFacts } from "./authorize.ts";
 import { identityOf } from "./identity.ts";
-import type { AuthorizationPolicy, PolicyMatch, ServiceAccountMatch, StringMatch } from "./policy.ts";
+import type { AuthorizationPolicy, ConnectionFacts, PolicyMatch, ServiceAccountMatch, StringMatch } from "./policy.ts";
 import { type PolicyKey, policyKey } from "./workload.ts";
 
 /** What policies look at, prepared once per decision. */

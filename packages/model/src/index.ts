@@ -20,11 +20,12 @@ export {
   tryParseIp,
   tryParseSocketAddress,
 } from "./address.ts";
-export { authorize, type ConnectionFacts, type DenialReason, type DryRunResult, type Verdict } from "./authorize.ts";
+export { authorize, type DenialReason, type DryRunResult, type Verdict } from "./authorize.ts";
 export { defaultTrustDomain, type Identity, identityOf, parseSpiffeId, type SpiffeId, spiffeId, tryParseSpiffeId } from "./identity.ts";
 export { InvalidValueError } from "./invalid-value.ts";
 export {
   type AuthorizationPolicy,
+  type ConnectionFacts,
   emptyMatch,
   type PolicyClause,
   type PolicyMatch,

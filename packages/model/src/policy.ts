@@ -1,5 +1,6 @@
 /** L4 authorization policies. Mirrors istio.security.Authorization (ztunnel contract 4.2 and 6). */
-import type { Cidr } from "./address.ts";
+import type { Cidr, SocketAddress } from "./address.ts";
+import type { SpiffeId } from "./identity.ts";
 
 export type StringMatch =
   | { readonly kind: "exact"; readonly value: string }
@@ -63,3 +64,13 @@ export const emptyMatch: PolicyMatch = {
   serviceAccounts: [],
   notServiceAccounts: [],
 };
+
+/** What a policy is held against. */
+export interface ConnectionFacts {
+  /** The TCP peer. */
+  readonly source: SocketAddress;
+  /** The application's address and final port; never a VIP, never 15008. */
+  readonly destination: SocketAddress;
+  /** Undefined for plaintext. */
+  readonly identity: SpiffeId | undefined;
+}

@@ -5,7 +5,7 @@
  */
 import { MeshError } from "@fairway/runtime";
 import { familyOf, type NodeAddresses, podAddress } from "./address-plan.ts";
-import type { CniResult } from "./cni.ts";
+import type { CniResult } from "./cni-result.ts";
 import { ipBatch } from "./namespaces.ts";
 
 /** Host numbers 2..254: .0 is the network, .1 the gateway, .255 broadcast. */

@@ -7,15 +7,8 @@ import { join } from "node:path";
 import { MeshError, messageOf } from "@fairway/runtime";
 import type { CommandResult } from "../command.ts";
 import { type BridgePlugin, bridgePluginType } from "./bridge-plugin.ts";
+import type { CniResult } from "./cni-result.ts";
 import { namespacePath } from "./namespaces.ts";
-
-export interface CniResult {
-  readonly cniVersion: string;
-  readonly interfaces?: readonly { readonly name: string; readonly mac?: string; readonly sandbox?: string }[];
-  readonly ips?: readonly { readonly address: string; readonly gateway?: string; readonly interface?: number }[];
-  readonly routes?: readonly { readonly dst: string; readonly gw?: string }[];
-  readonly dns?: Readonly<Record<string, unknown>>;
-}
 
 export interface NetworkConfiguration {
   readonly name: string;
