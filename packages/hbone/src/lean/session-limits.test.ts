@@ -122,7 +122,7 @@ test.serial("a million bytes in frames of one byte, which nobody reads, cost lit
   peer.send(connectHeaders(1, authority), connectHeaders(3, authority));
   await until(() => exchanges.length === 2);
   // One that nobody reads yet, and one whose application does not read.
-  const { app } = attach((exchanges[1] as ConnectExchange).accept({}));
+  const { app, near } = attach((exchanges[1] as ConnectExchange).accept({}));
   const before = process.memoryUsage().rss;
   for (const id of [1, 3]) {
     const burst = Buffer.concat(Array.from({ length: 1_000 }, () => data(id, "x")));
@@ -133,6 +133,7 @@ test.serial("a million bytes in frames of one byte, which nobody reads, cost lit
   }
   const grown = process.memoryUsage().rss - before;
   t.true(grown < 48 * 1024 * 1024, `memory grew by ${grown} bytes`);
+  t.true(near.writableLength < 2 * near.writableHighWaterMark, `${near.writableLength} bytes were given to a socket that does not take them`);
   let got = 0;
   app.on("data", (chunk: Buffer) => {
     got += chunk.length;
