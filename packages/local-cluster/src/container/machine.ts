@@ -25,17 +25,24 @@ const requiredTools = ["ip", "nft", "nsenter", "unshare", "setpriv", "mount", "u
 export function missingPrivilege(): string | undefined {
   if (process.platform !== "linux") return "the operating system is not Linux";
   if (process.geteuid?.() !== 0) return "root is needed to make network namespaces";
+  const tool = missingTool();
+  if (tool !== undefined) return tool;
+  try {
+    execFileSync("unshare", ["--net", "--mount", "true"], { stdio: "ignore", env: toolEnvironment() });
+  } catch {
+    return "the kernel refuses new network and mount namespaces";
+  }
+  return undefined;
+}
+
+/** Which of the commands that a cluster runs is not installed, or undefined. */
+export function missingTool(): string | undefined {
   for (const tool of requiredTools) {
     try {
       execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore", env: toolEnvironment() });
     } catch {
       return `the command ${tool} is not installed`;
     }
-  }
-  try {
-    execFileSync("unshare", ["--net", "--mount", "true"], { stdio: "ignore", env: toolEnvironment() });
-  } catch {
-    return "the kernel refuses new network and mount namespaces";
   }
   return undefined;
 }

@@ -1,7 +1,7 @@
 /** Containers as real processes, by both ways of making a root. Needs root. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { Ledger } from "../ledger.ts";
 import { missingPrivilege, probeMachine } from "./machine.ts";
@@ -84,6 +84,8 @@ for (const strategy of ["overlay", "bind"] as const) {
       writeFileSync(join(volume, "file"), "from the volume\n");
       const copy = join(directory, "hosts");
       writeFileSync(copy, "127.0.0.1 here\n");
+      const hidden = basename(directory);
+      t.true(readdirSync(tmpdir()).includes(hidden), "the test's own directory stands in the machine's /tmp");
       const script =
         'cat /data/sub/file /etc/hosts; hostname; echo "$WORD" $$ $(id -u); pwd; echo tmp: $(ls /tmp) run: $(ls /run); touch /data/sub/x 2>&1; "$0" -e "console.log(6*7)"';
       const container = await launch(
@@ -98,7 +100,8 @@ for (const strategy of ["overlay", "bind"] as const) {
       const [file, hosts, name, identity, working, ...rest] = out.trim().split("\n");
       t.deepEqual([file, hosts, name, identity, working], ["from the volume", "127.0.0.1 here", "inside", "it's 1 1337", "/tmp"], error);
       // mount(8) itself may keep a table in /run.
-      t.regex(rest[0] ?? "", /^tmp: run:( mount)?$/);
+      t.regex(rest[0] ?? "", /^tmp: .*run:( mount)?$/);
+      t.false(rest[0]?.includes(hidden), "the machine's /tmp can be seen");
       t.regex(rest.join("\n"), /Read-only file system/);
       t.is(rest.at(-1), "42");
       t.is(code, 0);

@@ -125,7 +125,8 @@ function bindTree(options: RootOptions, root: string): string[] {
     for (const { name, kind } of list(directory === "" ? "/" : directory)) {
       const path = `${directory}/${name}`;
       if (own.includes(path)) continue;
-      if (kind === "symlink") lines.push(`cp -a ${quote(path)} ${quote(`${root}${path}`)}`);
+      // Without its owner, who may not exist in a user namespace.
+      if (kind === "symlink") lines.push(`cp -PR ${quote(path)} ${quote(`${root}${path}`)}`);
       else if (kind === "directory" && own.some((other) => other.startsWith(`${path}/`))) {
         lines.push(`mkdir -p ${quote(`${root}${path}`)}`);
         visit(path);
