@@ -57,6 +57,7 @@ export class FrameReader {
   readonly #options: FrameReaderOptions;
   #prefaceLeft: number;
   #first = true;
+  #stopped = false;
   /** Bytes of a frame header that a chunk's end cut off. */
   readonly #header = Buffer.alloc(frameHeaderLength);
   #headerFill = 0;
@@ -88,10 +89,15 @@ export class FrameReader {
     return this.#headerFill === 0 && this.#left === 0 && this.#blockStream === 0;
   }
 
+  /** The connection is closing: what is left of the chunk under way is not read either. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
   /** Throws ConnectionFault for what ends the connection; the reader is of no use after that. */
   feed(chunk: Buffer): void {
     let at = this.#prefaceLeft > 0 ? this.#readPreface(chunk) : 0;
-    while (at < chunk.length) at = this.#left === 0 ? this.#readHeader(chunk, at) : this.#readPayload(chunk, at);
+    while (at < chunk.length && !this.#stopped) at = this.#left === 0 ? this.#readHeader(chunk, at) : this.#readPayload(chunk, at);
   }
 
   #readPreface(chunk: Buffer): number {

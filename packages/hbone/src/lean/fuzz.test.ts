@@ -115,7 +115,7 @@ test("frames in any order at a server never throw, and every copy ends with the 
       const all = [preface, settings(), connectHeaders(1, "10.0.0.1:80"), ...frames];
       t.deepEqual(rest(await feedServer(whole ? [Buffer.concat(all)] : all)), over);
     }),
-    { numRuns: 800 },
+    { numRuns: 3_000 },
   );
 });
 
@@ -142,7 +142,7 @@ test("frames in any order at a client never throw, and every open and copy settl
       await tunnel.closed;
       t.is(tunnel.streams, 0);
     }),
-    { numRuns: 500 },
+    { numRuns: 1_500 },
   );
 });
 

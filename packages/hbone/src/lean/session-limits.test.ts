@@ -91,6 +91,18 @@ for (const [what, bytes, code] of [
   });
 }
 
+for (const code of [errorCodes.noError, errorCodes.internalError]) {
+  test(`what follows a GOAWAY with ${code} in the same bytes is not served when the tunnel closes by it`, async (t) => {
+    const { peer, tunnel, exchanges } = await serve();
+    peer.send(frame(frameTypes.goaway, 0, 0, Buffer.concat([uint32(0), uint32(code)])), connectHeaders(1, authority), data(1, "too late"));
+    await peer.closed();
+    peer.end();
+    await tunnel.closed;
+    t.deepEqual(exchanges, []);
+    t.is(tunnel.streams, 0);
+  });
+}
+
 test("a stream above the limit is refused, and the peer may try again", async (t) => {
   const { peer, tunnel, exchanges } = await serve({ settings: { maxStreams: 2 } });
   peer.send(connectHeaders(1, authority), connectHeaders(3, authority), connectHeaders(5, authority));

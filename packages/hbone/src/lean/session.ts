@@ -140,6 +140,7 @@ export class Session implements FrameHandler, StreamOwner, Speaker {
   }
 
   onClosing(lost: MeshError): void {
+    this.#reader.stop();
     for (const stream of [...this.streams.values()]) stream.lose(lost);
   }
 

@@ -2,7 +2,7 @@
 import type { HeaderField } from "./static-table.ts";
 
 /** What an entry costs besides its bytes (RFC 7541 4.1). */
-export const entryOverhead = 32;
+const entryOverhead = 32;
 
 export function fieldSize([name, value]: HeaderField): number {
   return name.length + value.length + entryOverhead;
