@@ -2,18 +2,18 @@
 import { Duplex } from "node:stream";
 import { MeshError } from "@fairway/runtime";
 import { errorCodes } from "./error-codes.ts";
-import type { LeanStream, StreamConsumer } from "./stream.ts";
+import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 
 type Done = (error?: Error | null) => void;
 
 export class StreamDuplex extends Duplex implements StreamConsumer {
-  readonly #stream: LeanStream;
+  readonly #stream: ConsumedStream;
   /** Bytes pushed and not yet read. */
   #unread = 0;
   /** The write or the end that waits for the stream. */
   #pending: Done | undefined;
 
-  constructor(stream: LeanStream) {
+  constructor(stream: ConsumedStream) {
     super({ allowHalfOpen: true });
     this.#stream = stream;
     stream.attach(this);

@@ -7,7 +7,7 @@ import { errorCode, MeshError } from "@fairway/runtime";
 import type { PipeOutcome } from "../engine.ts";
 import type { PipeOptions } from "../pipe.ts";
 import { errorCodes } from "./error-codes.ts";
-import type { LeanStream, StreamConsumer } from "./stream.ts";
+import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 
 /** Ways in which a TCP peer vanishes; to a proxy they are all the end of the bytes (ztunnel contract 1.8). */
 const hangUps: ReadonlySet<string> = new Set([
@@ -23,7 +23,7 @@ const hangUps: ReadonlySet<string> = new Set([
 const joinBytes = 8 * 1024;
 
 export class StreamPipe implements StreamConsumer {
-  readonly #stream: LeanStream;
+  readonly #stream: ConsumedStream;
   readonly #socket: Duplex;
   readonly #options: PipeOptions;
   readonly #resolve: (outcome: PipeOutcome) => void;
@@ -38,7 +38,7 @@ export class StreamPipe implements StreamConsumer {
   #socketError: Error | undefined;
   #settled = false;
 
-  constructor(stream: LeanStream, socket: Duplex, options: PipeOptions, resolve: (outcome: PipeOutcome) => void) {
+  constructor(stream: ConsumedStream, socket: Duplex, options: PipeOptions, resolve: (outcome: PipeOutcome) => void) {
     this.#stream = stream;
     this.#socket = socket;
     this.#options = options;
@@ -163,7 +163,7 @@ export class StreamPipe implements StreamConsumer {
   readonly #onAbort = (): void => {
     if (this.#settled) return;
     this.#settle(MeshError.from(this.#options.signal.reason, "HBONE_ABORTED"));
-    this.#stream.reset();
+    this.#stream.abort(errorCodes.cancel);
   };
 
   #outwardDone(): void {

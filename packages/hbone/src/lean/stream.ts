@@ -10,20 +10,9 @@ import { ByteQueue } from "./byte-queue.ts";
 import type { Carrier, Passenger } from "./carrier.ts";
 import { errorCodes, errorName } from "./error-codes.ts";
 import { frameFlags, frameTypes, maxWindow } from "./frames.ts";
+import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 import { StreamDuplex } from "./stream-duplex.ts";
 import { StreamPipe } from "./stream-pipe.ts";
-
-/** Who reads and writes a stream: a copy to a socket, or a duplex. */
-export interface StreamConsumer {
-  /** Received bytes; `stream.consumed` is told when they hold no memory any more. */
-  onData(pieces: readonly Buffer[]): void;
-  /** The peer's END_STREAM, after all bytes. */
-  onEnd(): void;
-  /** The stream is closed, after all bytes; `failure` says how. */
-  onClosed(): void;
-  /** After a `send` that was not all taken, or an `end` that had to wait: everything went out now. */
-  onSent(): void;
-}
 
 /** The connection that a stream belongs to. */
 export interface StreamOwner {
@@ -38,7 +27,7 @@ export interface StreamOwner {
 
 const nothing: readonly Buffer[] = [];
 
-export class LeanStream implements TunnelStream, Passenger {
+export class LeanStream implements TunnelStream, ConsumedStream, Passenger {
   readonly id: number;
   readonly #owner: StreamOwner;
   /** Called when the stream closes before it was answered. */
