@@ -1,16 +1,19 @@
 /** What this machine grants, found out once at start: how a container gets its root, where cgroups can be made, whether users can be changed. */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
+import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { MeshError } from "@fairway/runtime";
-import { runCommand, toolEnvironment } from "../command.ts";
+import { missingTool, runCommand, toolEnvironment } from "../command.ts";
+import { insideUserNamespace } from "../user-namespace.ts";
 import type { RootStrategy } from "./root-script.ts";
 
 export interface Machine {
   readonly rootStrategy: RootStrategy;
   /** The directory below which pod cgroups are made; undefined when no hierarchy is writable. */
   readonly cgroupRoot: string | undefined;
+  /** Whether /proc is this cluster's alone to mount in, so that it can show the pod of a process where no cgroup can be made. */
+  readonly ownsProc: boolean;
   /** Whether a user without privileges can read the programs; otherwise users and capabilities of pods are not honoured. */
   readonly changesUsers: boolean;
   /** Directories every container must be able to read: Node, and the checkout whose programs are run. */
@@ -18,8 +21,6 @@ export interface Machine {
   /** Search path inside containers: Node's directory first. */
   readonly path: string;
 }
-
-const requiredTools = ["ip", "nft", "nsenter", "unshare", "setpriv", "mount", "umount", "pivot_root"];
 
 /** Why a cluster cannot run here, or undefined. Cheap: tests ask before they skip. */
 export function missingPrivilege(): string | undefined {
@@ -35,18 +36,6 @@ export function missingPrivilege(): string | undefined {
   return undefined;
 }
 
-/** Which of the commands that a cluster runs is not installed, or undefined. */
-export function missingTool(): string | undefined {
-  for (const tool of requiredTools) {
-    try {
-      execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore", env: toolEnvironment() });
-    } catch {
-      return `the command ${tool} is not installed`;
-    }
-  }
-  return undefined;
-}
-
 /** Probes the machine. Throws LOCAL_CLUSTER_NOT_PERMITTED when clusters cannot run here at all. */
 export async function probeMachine(workDir: string): Promise<Machine> {
   const missing = missingPrivilege();
@@ -56,6 +45,7 @@ export async function probeMachine(workDir: string): Promise<Machine> {
   return {
     rootStrategy: overlay ? "overlay" : "bind",
     cgroupRoot: writableCgroupHierarchy(),
+    ownsProc: insideUserNamespace(),
     changesUsers,
     keep,
     path: `${dirname(process.execPath)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
@@ -78,17 +68,10 @@ async function canReadAsNobody(paths: readonly string[]): Promise<boolean> {
   return code === 0;
 }
 
-/** The nearest directory above this file that is a workspace root, or the package itself when it was installed. */
+/** The directory whose node_modules holds what the programs import: the checkout, or wherever the package was installed. */
 function checkoutDirectory(): string {
-  const here = dirname(fileURLToPath(import.meta.url));
-  for (let directory = here; directory !== "/"; directory = dirname(directory)) {
-    if (isDirectory(join(directory, "node_modules"))) return directory;
-  }
-  return here;
-}
-
-function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  const dependency = createRequire(import.meta.url).resolve("dns-packet");
+  return dependency.slice(0, dependency.lastIndexOf("/node_modules/"));
 }
 
 /** Version 2 first, then the named v1 hierarchy that systemd uses, then any other: naming is all that is wanted of it. */
