@@ -7,7 +7,7 @@ export interface Clock {
   monotonic(): number;
   /** Runs `task` once after `delayMs`; dispose to cancel. Never keeps the process alive. */
   schedule(delayMs: number, task: () => void): Disposable;
-  /** Resolves after `delayMs`; rejects with the signal's reason when it aborts first. */
+  /** Resolves after `delayMs`; rejects with the signal's reason when it aborts first. Who awaits it keeps the process alive. */
   sleep(delayMs: number, options: { signal: AbortSignal }): Promise<void>;
 }
 
@@ -21,8 +21,14 @@ export const systemClock: Clock = {
     timer.unref();
     return { [Symbol.dispose]: () => clearTimeout(timer) };
   },
-  sleep: (delayMs, { signal }) => sleepOn(systemClock, delayMs, signal),
+  sleep: (delayMs, { signal }) => sleepOn(scheduleAndWait, delayMs, signal),
 };
+
+/** As `schedule`, but the process waits for it. */
+function scheduleAndWait(delayMs: number, task: () => void): Disposable {
+  const timer = setTimeout(task, Math.min(delayMs, longestTimerMs));
+  return { [Symbol.dispose]: () => clearTimeout(timer) };
+}
 
 /** A clock that moves only when told to. */
 export class ManualClock implements Clock {
@@ -52,7 +58,7 @@ export class ManualClock implements Clock {
   }
 
   sleep(delayMs: number, { signal }: { signal: AbortSignal }): Promise<void> {
-    return sleepOn(this, delayMs, signal);
+    return sleepOn((byMs, task) => this.schedule(byMs, task), delayMs, signal);
   }
 
   /** Moves time forward and runs what falls due, in order; lets promises settle between timers. */
@@ -70,14 +76,14 @@ export class ManualClock implements Clock {
   }
 }
 
-function sleepOn(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+function sleepOn(schedule: Clock["schedule"], delayMs: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.reject(signal.reason);
   return new Promise((resolve, reject) => {
     const onAbort = (): void => {
       timer[Symbol.dispose]();
       reject(signal.reason);
     };
-    const timer = clock.schedule(delayMs, () => {
+    const timer = schedule(delayMs, () => {
       signal.removeEventListener("abort", onAbort);
       resolve();
     });
