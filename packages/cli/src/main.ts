@@ -2,12 +2,12 @@
 /** fairway: ask, explain, act. Each command is one line here and one file beside. */
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { becomeClusterRoot } from "@fairway/local-cluster";
 import { errorCode, MeshError, messageOf } from "@fairway/runtime";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { demo } from "./demo/demo.ts";
 import { down, up, upInForeground } from "./lifecycle.ts";
-import { ensurePrivileges } from "./privileges.ts";
 import { version } from "./version.ts";
 
 const home = process.env["FAIRWAY_HOME"] ?? join(homedir(), ".fairway");
@@ -36,7 +36,7 @@ await yargs(hideBin(process.argv))
         .example("$0 up", "two nodes, the mesh installed, a kubeconfig to use")
         .example("$0 up --nodes 3 --name lab", "a bigger one under another name"),
     async ({ name, nodes, foreground, state }) => {
-      await ensurePrivileges();
+      await becomeClusterRoot();
       const stateFolder = state ?? join(home, name);
       if (foreground) await upInForeground({ stateFolder, nodes, name, stop: stopping.signal });
       else await up({ stateFolder, nodes, name });
@@ -58,7 +58,7 @@ await yargs(hideBin(process.argv))
         .example("$0 demo", "about a minute; exit code 0 means that every claim was observed")
         .example("$0 demo --hold", "then try it yourself with kubectl"),
     async ({ hold, json }) => {
-      await ensurePrivileges();
+      await becomeClusterRoot();
       process.exitCode = await demo({ stateFolder: join(home, `demo-${process.pid}`), hold, json, stop: stopping.signal });
     },
   )

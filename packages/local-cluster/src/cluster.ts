@@ -129,7 +129,8 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
   await selfTest();
   const machine = await probeMachine(stateDir);
   if (machine.rootStrategy === "bind") log.warn("overlay mounts are refused here; containers get a read-only view of this machine's directories");
-  if (machine.cgroupRoot === undefined) log.warn("no cgroup hierarchy is writable; a node agent cannot find running pods by their processes");
+  if (machine.cgroupRoot === undefined && !machine.ownsProc)
+    log.warn("no cgroup hierarchy is writable; a node agent cannot find running pods by their processes");
   if (!machine.changesUsers) log.warn("the programs are not readable by other users; users and capabilities that pods ask for are not honoured");
   rmSync(join(stateDir, "nodes"), { recursive: true, force: true });
   const ledger = new Ledger(stateDir);

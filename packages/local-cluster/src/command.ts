@@ -1,5 +1,5 @@
 /** Short host commands (ip, nft, nsenter): bounded output, a deadline, and errors that carry what the command said. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { MeshError } from "@fairway/runtime";
 
 export interface CommandOptions {
@@ -16,7 +16,8 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/** Where distributions keep the machine's own tools. */
+export const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /**
  * The environment for the machine's own tools: system directories before whatever else is on the path, because a checkout's
@@ -24,6 +25,20 @@ const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
  */
 export function toolEnvironment(): Record<string, string | undefined> {
   return { ...process.env, PATH: `${systemPath}:${process.env["PATH"] ?? ""}` };
+}
+
+const requiredTools = ["ip", "nft", "nsenter", "unshare", "setpriv", "mount", "umount", "pivot_root"];
+
+/** Which of the commands that a cluster runs is not there, in words, or undefined. */
+export function missingTool(): string | undefined {
+  for (const tool of requiredTools) {
+    try {
+      execFileSync("sh", ["-c", `command -v ${tool}`], { stdio: "ignore", env: toolEnvironment() });
+    } catch {
+      return `the command ${tool} is not installed`;
+    }
+  }
+  return undefined;
 }
 
 /** Output beyond this is dropped: nothing here is expected to print more. */

@@ -14,3 +14,4 @@ export type { ExecProcess, ProcessExit } from "./container/process.ts";
 export { findImage, type ImageCatalog, type ImageEntry, wellKnownImages } from "./images.ts";
 export { destroyLeftovers, type Leftovers } from "./leftovers.ts";
 export { checkoutFile, installed, projectImages, visitorCommand } from "./project-images.ts";
+export { asClusterRoot, becomeClusterRoot, enterWords, insideUserNamespace } from "./user-namespace.ts";

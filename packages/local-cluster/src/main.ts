@@ -7,6 +7,7 @@ import { createLogger, LogFilter, MeshError, runProgram } from "@fairway/runtime
 import { startCluster } from "./cluster.ts";
 import { destroyLeftovers } from "./leftovers.ts";
 import { projectImages } from "./project-images.ts";
+import { becomeClusterRoot } from "./user-namespace.ts";
 
 const usage = `usage: fairway-local-cluster [--name fairway] [--nodes 2] [--state-dir <dir>] [--ipv4-only] [--api-port <port>] [--clean] [--log <filter>]
 `;
@@ -38,6 +39,7 @@ await runProgram(log, async ({ stop }) => {
     process.stdout.write(`removed ${processes} processes, ${namespaces} network namespaces, ${cgroups} cgroup trees\n`);
     return;
   }
+  await becomeClusterRoot();
   await using cluster = await startCluster({
     name: values.name,
     nodes: count(values.nodes, "--nodes"),

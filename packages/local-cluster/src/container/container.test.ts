@@ -107,7 +107,7 @@ test("without overlay every directory of the machine is bound read-only, and tho
   };
   const script = rootScript({ ...options, strategy: "bind", list: (directory) => tree[directory] ?? [] });
   t.true(script.includes("mount --rbind /usr /state/work/root/usr"));
-  t.true(script.includes("cp -a /bin /state/work/root/bin"));
+  t.true(script.includes("cp -PR /bin /state/work/root/bin"));
   t.true(script.includes("mount --rbind /etc/passwd /state/work/root/etc/passwd"));
   t.false(script.includes("mount --rbind /etc /"));
   t.false(script.includes("mount --rbind /etc/hosts"));

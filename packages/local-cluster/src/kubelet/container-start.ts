@@ -2,6 +2,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MeshError } from "@fairway/runtime";
+import { showCgroup } from "../container/cgroups.ts";
 import { ContainerLog } from "../container/log-file.ts";
 import { privilegeArguments, requestedUser } from "../container/privileges.ts";
 import { launchContainer } from "../container/process.ts";
@@ -38,6 +39,8 @@ export async function startContainer(node: NodeContext, { pod, container, restar
   const directory = join(podDirectory(node, pod), "containers", container.name, String(restart));
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const etc = writeEtc(directory, pod, sandbox.ips);
+  const podUid = pod.metadata.uid ?? "";
+  const cgroupFile = node.cgroups.create(podUid, id);
   const process = await launchContainer({
     ledger: node.ledger,
     netNamespacePath: sandbox.namespacePath,
@@ -49,7 +52,7 @@ export async function startContainer(node: NodeContext, { pod, container, restar
       copies: etc,
       readOnlyRoot: container.securityContext?.readOnlyRootFilesystem === true,
       keep: node.machine.keep,
-      cgroupFile: node.cgroups.create(pod.metadata.uid ?? "", id),
+      cgroupFile,
       program: {
         argv,
         env,
@@ -61,6 +64,8 @@ export async function startContainer(node: NodeContext, { pod, container, restar
   const log = new ContainerLog(logPath(node, pod, container.name, restart), () => node.clock.now());
   log.attach(process.stdout, "stdout");
   log.attach(process.stderr, "stderr");
+  const pid = process.programPid();
+  if (cgroupFile === undefined && node.machine.ownsProc && pid !== undefined) await showCgroup(pid, { podUid, containerId: id, directory });
   return { id, process, log };
 }
 
