@@ -1,6 +1,6 @@
 /** `fairway up` and `fairway down`: a cluster with the mesh that outlives the command that raised it. */
 import { spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, existsSync, openSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { destroyLeftovers } from "@fairway/local-cluster";
 import { MeshError } from "@fairway/runtime";
@@ -16,6 +16,9 @@ interface UpState {
   readonly kubeconfig: string | undefined;
 }
 
+/** The cluster that is meant when none is named. */
+export const defaultName = "fairway";
+
 const upTimeoutMs = 180_000;
 const downTimeoutMs = 60_000;
 
@@ -23,7 +26,7 @@ const downTimeoutMs = 60_000;
 export async function up({ stateFolder, nodes, name }: { stateFolder: string; nodes: number; name: string }): Promise<void> {
   const running = await readState(stateFolder);
   if (running !== undefined && (await isRunning(running)))
-    throw new MeshError("CLI_ALREADY_UP", `a cluster is already up; use it with KUBECONFIG=${running.kubeconfig}, or take it down with fairway down`);
+    throw new MeshError("CLI_ALREADY_UP", `a cluster is already up; use it with KUBECONFIG=${running.kubeconfig}, or take it down with ${downCommand(name)}`);
   await mkdir(stateFolder, { recursive: true });
   const progress = progressOn(process.stderr);
   const log = openSync(`${stateFolder}/up.log`, "a");
@@ -54,7 +57,7 @@ export async function up({ stateFolder, nodes, name }: { stateFolder: string; no
     );
   child.unref();
   process.stdout.write(
-    `The mesh is up. Try:\n\n  export KUBECONFIG=${state.kubeconfig}\n  kubectl get nodes\n  kubectl apply -f examples/shop/shop.yaml\n  kubectl label namespace shop istio.io/dataplane-mode=ambient\n\nfairway down takes it away again.\n`,
+    `The mesh is up. Try:\n\n  export KUBECONFIG=${state.kubeconfig}\n  kubectl get nodes\n  kubectl apply -f examples/shop/shop.yaml\n  kubectl label namespace shop istio.io/dataplane-mode=ambient\n\n${downCommand(name)} takes it away again.\n`,
   );
 }
 
@@ -89,8 +92,12 @@ export async function upInForeground({
 }
 
 /** Takes the cluster of `fairway up` away, also what a crashed one left behind. */
-export async function down({ stateFolder }: { stateFolder: string }): Promise<void> {
+export async function down({ stateFolder, name }: { stateFolder: string; name: string }): Promise<void> {
   const progress = progressOn(process.stderr);
+  if (!existsSync(stateFolder)) {
+    process.stdout.write(`There is no cluster named ${name}; nothing to take down.\n`);
+    return;
+  }
   const state = await readState(stateFolder);
   await progress.step("taking the cluster down", async () => {
     if (state !== undefined && (await isRunning(state))) {
@@ -100,6 +107,10 @@ export async function down({ stateFolder }: { stateFolder: string }): Promise<vo
     await destroyLeftovers(stateFolder);
     await rm(stateFolder, { recursive: true, force: true });
   });
+}
+
+function downCommand(name: string): string {
+  return name === defaultName ? "fairway down" : `fairway down --name ${name}`;
 }
 
 async function readState(stateFolder: string): Promise<UpState | undefined> {

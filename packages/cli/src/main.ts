@@ -7,7 +7,7 @@ import { errorCode, MeshError, messageOf } from "@fairway/runtime";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { demo } from "./demo/demo.ts";
-import { down, up, upInForeground } from "./lifecycle.ts";
+import { defaultName, down, up, upInForeground } from "./lifecycle.ts";
 import { version } from "./version.ts";
 
 const home = process.env["FAIRWAY_HOME"] ?? join(homedir(), ".fairway");
@@ -19,7 +19,22 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
-const nameOption = { type: "string", default: "fairway", describe: "name of the cluster" } as const;
+const nameOption = { type: "string", default: defaultName, describe: "name of the cluster", coerce: clusterName } as const;
+const mostNodes = 20;
+
+/** The name is also a folder's: nothing else may be reached by it. */
+function clusterName(text: string): string {
+  if (/^[a-z][a-z0-9-]{0,19}$/.test(text)) return text;
+  throw new MeshError(
+    "CLI_BAD_NAME",
+    `${JSON.stringify(text)} is not a name for a cluster; use up to 20 lower-case letters, digits and dashes, a letter first`,
+  );
+}
+
+function nodeCount(count: number): number {
+  if (Number.isInteger(count) && count >= 1 && count <= mostNodes) return count;
+  throw new MeshError("CLI_BAD_NODES", `a cluster on one machine has 1 to ${mostNodes} nodes`);
+}
 
 await yargs(hideBin(process.argv))
   .scriptName("fairway")
@@ -30,7 +45,7 @@ await yargs(hideBin(process.argv))
     (y) =>
       y
         .option("name", nameOption)
-        .option("nodes", { type: "number", default: 2, describe: "number of nodes" })
+        .option("nodes", { type: "number", default: 2, describe: "number of nodes", coerce: nodeCount })
         .option("foreground", { type: "boolean", default: false, describe: "stay attached until Ctrl-C" })
         .option("state", { type: "string", hidden: true })
         .example("$0 up", "two nodes, the mesh installed, a kubeconfig to use")
@@ -46,7 +61,7 @@ await yargs(hideBin(process.argv))
     "down",
     "take it away again",
     (y) => y.option("name", nameOption).example("$0 down", "stops every process and removes every namespace of fairway up"),
-    ({ name }) => down({ stateFolder: join(home, name) }),
+    ({ name }) => down({ stateFolder: join(home, name), name }),
   )
   .command(
     "demo",
@@ -73,7 +88,7 @@ await yargs(hideBin(process.argv))
   .wrap(Math.min(100, process.stdout.columns ?? 100))
   .fail((message, thrown) => {
     if (thrown === undefined || thrown === null) process.stderr.write(`fairway: ${message}\n`);
-    else process.stderr.write(`fairway: ${messageOf(thrown)} (${errorCode(thrown) ?? "CLI_FAILED"})\n`);
+    else process.stderr.write(`fairway: ${messageOf(thrown)} (${errorCode(thrown) ?? "CLI_USAGE"})\n`);
     process.exit(1);
   })
   .parseAsync();
