@@ -23,6 +23,7 @@ import { createXdsServer } from "@fairway/xds";
 import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import { CaStore } from "./ca-store.ts";
 import { CallerReview } from "./callers.ts";
+import { logComplaints } from "./complaints.ts";
 import type { Config } from "./config.ts";
 import { debugRoutes } from "./debug.ts";
 import { discoveryAuthorizer, followRejections } from "./discovery.ts";
@@ -80,6 +81,7 @@ export async function startController(options: ControllerOptions, signal: AbortS
   signal.throwIfAborted();
 
   const mesh = deriveMesh(inputs, settings);
+  opening.use(logComplaints(mesh, log.scope("policy")));
   const publication = opening.use(publish({ mesh, log, metrics }));
   const callers = new CallerReview({ client, audiences: config.tokenAudiences, clock });
   const facts = nodeFacts(inputs, config);

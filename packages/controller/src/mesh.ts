@@ -2,6 +2,7 @@
 import {
   type AuthorizationPolicyObject,
   type Collection,
+  type ConditionWish,
   type Derived,
   derive,
   deriveMany,
@@ -19,7 +20,7 @@ import { type AuthorizationPolicy, type NetworkId, networkId, type PolicyKey, po
 import type { Inputs } from "./inputs.ts";
 import { isOurRevision, label, matchesLabels, noLabels } from "./labels.ts";
 import { nodeLocality } from "./locality.ts";
-import { convertPeerAuthentication, type PeerAuthenticationScope, peerAuthenticationKeys, staticStrictPolicy } from "./peer-authentications.ts";
+import { complaintAbout, convertPeerAuthentication, type PeerAuthenticationScope, peerAuthenticationKeys, staticStrictPolicy } from "./peer-authentications.ts";
 import { convertPolicy, hasTargets, type PolicyOutcome } from "./policies.ts";
 import { convertService, isSelectorless, selects } from "./services.ts";
 import type { MeshSettings } from "./settings.ts";
@@ -36,6 +37,8 @@ export interface Mesh {
   readonly serviceBindings: Collection<Binding>;
   /** What became of each AuthorizationPolicy that ztunnel enforces, by its key. */
   readonly policyOutcomes: Collection<PolicyOutcome>;
+  /** What is wrong with a PeerAuthentication, by its key; those that can be read whole have none. */
+  readonly peerAuthenticationComplaints: Collection<ConditionWish>;
   /** Policies that waypoints enforce. */
   readonly targetedPolicies: Collection<AuthorizationPolicyObject>;
 }
@@ -167,6 +170,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     waypoints,
     serviceBindings,
     policyOutcomes,
+    peerAuthenticationComplaints: derive(peerAuthentications, complaintAbout),
     targetedPolicies: filter(ourPolicies, hasTargets),
   };
 }

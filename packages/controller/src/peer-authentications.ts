@@ -1,13 +1,20 @@
 /**
  * From PeerAuthentications to L4 policies (controller contract 4.5). Strictness is a DENY of callers without identity; it is inherited
  * mesh → namespace → workload, and the oldest object of a level decides. DISABLE is PERMISSIVE: ztunnel can always do mutual TLS.
+ * An object with anything in it that cannot be read is STRICT as a whole, without exceptions: what was not understood may be the mode, the port or
+ * the selector that was to make it so, and strictness is the one answer that never opens anything.
  */
-import type { PeerAuthentication } from "@fairway/kube";
+import type { ConditionWish, PeerAuthentication } from "@fairway/kube";
 import { type AuthorizationPolicy, emptyMatch, isPort, type PolicyKey, type PolicyMatch, policyKey } from "@fairway/model";
 import { byAge, type Labels, matchesLabels } from "./labels.ts";
+import { isRecord, listProblems, unknownFields } from "./unknown-fields.ts";
 
 type Mode = "strict" | "permissive";
 
+const specFields: ReadonlySet<string> = new Set(["selector", "mtls", "portLevelMtls"]);
+const selectorFields: ReadonlySet<string> = new Set(["matchLabels"]);
+const mtlsFields: ReadonlySet<string> = new Set(["mode"]);
+const modes: ReadonlySet<unknown> = new Set([undefined, null, "UNSET", "DISABLE", "PERMISSIVE", "STRICT"]);
 const staticStrictName = "istio_converted_static_strict";
 const withoutIdentity: PolicyMatch = { ...emptyMatch, notPrincipals: [{ kind: "presence" }] };
 
@@ -53,10 +60,11 @@ function convertedName({ metadata }: PeerAuthentication): string {
 /** Only workload-level objects have ports; in the root namespace a selector means nothing. */
 function portRules(object: PeerAuthentication, scope: PeerAuthenticationScope): AuthorizationPolicy["rules"] | undefined {
   if (!hasSelector(object) || scope.namespace === scope.rootNamespace) return undefined;
+  if (unreadable(object).length > 0) return undefined;
   const top = modeOf(object) ?? inheritedMode(scope);
   const differing = Object.entries(object.spec?.portLevelMtls ?? {})
-    .map(([port, { mode } = {}]) => ({ port: Number(port), mode: readMode(mode) }))
-    .filter(({ port, mode }) => isPort(port) && mode !== undefined && mode !== top)
+    .map(([port, entry]: [string, { mode?: string } | null]) => ({ port: Number(port), mode: readMode(entry?.mode) }))
+    .filter(({ mode }) => mode !== undefined && mode !== top)
     .map(({ port }) => port)
     .sort((a, b) => a - b);
   if (differing.length === 0) return undefined;
@@ -82,14 +90,44 @@ function hasSelector({ spec }: PeerAuthentication): boolean {
   return Object.keys(spec?.selector?.matchLabels ?? {}).length > 0;
 }
 
-function modeOf({ spec }: PeerAuthentication): Mode | undefined {
-  return readMode(spec?.mtls?.mode);
+/** What its author should know; undefined when all of it can be read. */
+export function complaintAbout(object: PeerAuthentication): ConditionWish | undefined {
+  const problems = unreadable(object);
+  if (problems.length === 0) return undefined;
+  const message = `${listProblems(problems)}; until that is corrected the object counts as STRICT, without exceptions for ports`;
+  return { type: "ZtunnelAccepted", status: "False", reason: "Invalid", message };
 }
 
-/** Undefined inherits. A word that we do not know is strict: never weaker than what was meant. */
-function readMode(mode: string | undefined): Mode | undefined {
+/** What cannot be read, in words. Nothing is assumed of its shape: definitions that others installed may let anything in. */
+function unreadable(object: PeerAuthentication): readonly string[] {
+  const spec: unknown = object.spec;
+  const problems = [...unknownFields(spec, { path: "spec", known: specFields })];
+  if (!isRecord(spec)) return problems;
+  const { selector, mtls, portLevelMtls } = spec;
+  problems.push(...unknownFields(selector, { path: "spec.selector", known: selectorFields }), ...unreadableMtls(mtls, "spec.mtls"));
+  if (portLevelMtls !== undefined && portLevelMtls !== null && !isRecord(portLevelMtls)) problems.push("spec.portLevelMtls: is not an object");
+  for (const [port, entry] of Object.entries(isRecord(portLevelMtls) ? portLevelMtls : {})) {
+    if (!isPort(Number(port))) problems.push(`spec.portLevelMtls.${port}: is not a port`);
+    problems.push(...unreadableMtls(entry, `spec.portLevelMtls.${port}`));
+  }
+  return problems;
+}
+
+function unreadableMtls(value: unknown, path: string): readonly string[] {
+  const problems = unknownFields(value, { path, known: mtlsFields });
+  const mode = isRecord(value) ? value["mode"] : undefined;
+  return modes.has(mode) ? problems : [...problems, `${path}.mode: ${JSON.stringify(mode)} is none of UNSET, DISABLE, PERMISSIVE, STRICT`];
+}
+
+function modeOf(object: PeerAuthentication): Mode | undefined {
+  return unreadable(object).length > 0 ? "strict" : readMode(object.spec?.mtls?.mode);
+}
+
+/** Undefined inherits. */
+function readMode(mode: string | null | undefined): Mode | undefined {
   switch (mode) {
     case undefined:
+    case null:
     case "UNSET":
       return undefined;
     case "DISABLE":

@@ -11,8 +11,9 @@ import {
   type ServiceAccountMatch,
   type StringMatch,
 } from "@fairway/model";
+import { unknownFields } from "./unknown-fields.ts";
 
-/** A rule in L4 words. `http` names attributes that only a waypoint can check; `unreadable` says which values are not what they should be. */
+/** A rule in L4 words. `http` names attributes that only a waypoint can check; `unreadable` says which fields and values are not what they should be. */
 export interface RuleReading {
   readonly clauses: readonly PolicyClause[];
   readonly http: readonly string[];
@@ -25,6 +26,11 @@ class Notes {
   readonly http: string[] = [];
   readonly unreadable: string[] = [];
   readonly emptied = new Set<PolicyMatch>();
+
+  /** Fields that are not known count as unreadable: what they were to narrow is not known either. */
+  examine(value: unknown, path: string, known: ReadonlySet<string>): void {
+    this.unreadable.push(...unknownFields(value, { path, known }));
+  }
 
   /** One match, remembered when it lost all it had to values that cannot be read. */
   match(read: () => PolicyMatch): PolicyMatch {
@@ -44,14 +50,47 @@ const httpSourceFields = ["requestPrincipals", "notRequestPrincipals", "remoteIp
 const trustDomainFields = ["trustDomains", "notTrustDomains"] as const;
 const httpOperationFields = ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"] as const;
 
-/** `to` is one clause, `from` one, each `when` one (controller contract 4.4). */
-export function readRule(rule: AuthorizationRule, namespace: string): RuleReading {
+const ruleFields = new Set(["from", "to", "when"]);
+const fromFields = new Set(["source"]);
+const toFields = new Set(["operation"]);
+const whenFields = new Set(["key", "values", "notValues"]);
+const bothWays = (...fields: readonly string[]): readonly string[] =>
+  fields.flatMap((field) => [field, `not${field.charAt(0).toUpperCase()}${field.slice(1)}`]);
+const sourceFields = new Set([...bothWays("principals", "namespaces", "serviceAccounts", "ipBlocks"), ...httpSourceFields, ...trustDomainFields]);
+const operationFields = new Set([...bothWays("ports"), ...httpOperationFields]);
+/** Condition keys that only a waypoint can check (controller contract 4.4). */
+const httpConditionKeys: ReadonlySet<string> = new Set(["remote.ip", "connection.sni", "source.serviceAccount", "source.trustDomain"]);
+const httpConditionPrefixes = ["request.", "experimental."] as const;
+
+/** `to` is one clause, `from` one, each `when` one (controller contract 4.4). `path` is where the rule stands in its object. */
+export function readRule(rule: AuthorizationRule, namespace: string, path: string): RuleReading {
   const notes = new Notes();
   const clauses: PolicyClause[] = [];
+  notes.examine(rule, path, ruleFields);
   const { to = [], from = [], when = [] } = rule;
-  if (to.length > 0) clauses.push({ matches: to.map(({ operation = {} }) => notes.match(() => readOperation(operation, notes))) });
-  if (from.length > 0) clauses.push({ matches: from.map(({ source = {} }) => notes.match(() => readSource(source, namespace, notes))) });
-  for (const condition of when) clauses.push({ matches: [notes.match(() => readCondition(condition, notes))] });
+  const operations = to.map((entry, index) =>
+    notes.match(() => {
+      notes.examine(entry, `${path}.to[${index}]`, toFields);
+      notes.examine(entry.operation, `${path}.to[${index}].operation`, operationFields);
+      return readOperation(entry.operation ?? {}, notes);
+    }),
+  );
+  if (operations.length > 0) clauses.push({ matches: operations });
+  const sources = from.map((entry, index) =>
+    notes.match(() => {
+      notes.examine(entry, `${path}.from[${index}]`, fromFields);
+      notes.examine(entry.source, `${path}.from[${index}].source`, sourceFields);
+      return readSource(entry.source ?? {}, namespace, notes);
+    }),
+  );
+  if (sources.length > 0) clauses.push({ matches: sources });
+  for (const [index, condition] of when.entries()) {
+    const match = notes.match(() => {
+      notes.examine(condition, `${path}.when[${index}]`, whenFields);
+      return readCondition(condition, notes);
+    });
+    clauses.push({ matches: [match] });
+  }
   return { clauses, http: [...new Set(notes.http)], unreadable: notes.unreadable, emptied: notes.emptied };
 }
 
@@ -105,9 +144,15 @@ function readCondition({ key, values, notValues }: { key: string; values?: strin
       return { ...emptyMatch, destinationPorts, notDestinationPorts: read(key, notValues, parsePort, notes) };
     }
     default:
-      notes.http.push(key);
-      return emptyMatch;
+      if (isHttpCondition(key)) notes.http.push(key);
+      else notes.unreadable.push(`when.key: ${JSON.stringify(key) ?? "nothing"} is not an attribute of a connection or request`);
+      // A new one each time: matches are remembered by what they are.
+      return { ...emptyMatch };
   }
+}
+
+function isHttpCondition(key: unknown): key is string {
+  return typeof key === "string" && (httpConditionKeys.has(key) || httpConditionPrefixes.some((prefix) => key.startsWith(prefix)));
 }
 
 /** The readable values; the others are noted. What that means for the rule depends on the policy's action. */

@@ -60,6 +60,7 @@ export class Signing {
       if (!verdict.allowed) {
         metrics.authenticationFailures.inc();
         log.warn("refused a certificate", {
+          code: "CONTROLLER_IDENTITY_REFUSED",
           caller: `${caller.namespace}/${caller.serviceAccount}`,
           pod: caller.podName,
           requested: String(requested ?? ""),
@@ -68,8 +69,10 @@ export class Signing {
         return { code: status.UNAUTHENTICATED, message: refusal };
       }
       const ttlMs = request.validityDuration > 0 ? request.validityDuration * 1000 : defaultTtlMs;
-      if (ttlMs > maxTtlMs)
-        return { code: status.INVALID_ARGUMENT, message: `a lifetime of ${request.validityDuration} s was asked for; at most ${maxTtlMs / 1000} s are given` };
+      if (ttlMs > maxTtlMs) {
+        const message = `a lifetime of ${request.validityDuration} s was asked for; at most ${maxTtlMs / 1000} s are given`;
+        throw new MeshError("PKI_TTL_TOO_LONG", message);
+      }
       const chain = authority().sign({ csr: request.csr, identity: verdict.identity, ttlMs });
       metrics.issued.inc();
       log.debug("signed a certificate", { identity: verdict.identity, node: verdict.node });
@@ -94,7 +97,7 @@ export class Signing {
     if (error.code === "CONTROLLER_CALLER_GONE") return { code: status.CANCELLED, message: error.message };
     if (error.code === "CONTROLLER_UNAUTHENTICATED") {
       metrics.authenticationFailures.inc();
-      log.warn("refused a certificate", { error });
+      log.warn("refused a certificate", { error, code: error.code });
       return { code: status.UNAUTHENTICATED, message: "authentication failure" };
     }
     if (error.code.startsWith("PKI_CSR") || error.code === "PKI_KEY_TYPE" || error.code === "PKI_TTL_TOO_LONG") {

@@ -7,6 +7,7 @@ import {
   derive,
   type KubeClient,
   type Service as KubeService,
+  type PeerAuthentication,
   type ResourceType,
   resources,
   type WithConditions,
@@ -15,7 +16,8 @@ import {
 import type { Clock, Logger } from "@fairway/runtime";
 import type { Inputs } from "./inputs.ts";
 import type { Mesh } from "./mesh.ts";
-import { hasTargets, type PolicyOutcome } from "./policies.ts";
+import { hasTargets, type PolicyOutcome, unreadableIn } from "./policies.ts";
+import { listProblems } from "./unknown-fields.ts";
 import { untilAborted } from "./until-aborted.ts";
 import type { Binding, Waypoint } from "./waypoints.ts";
 
@@ -45,6 +47,8 @@ interface Wishes {
 }
 
 const policyConditions = { fieldManager: "fairway-policy-status", owned: ["ZtunnelAccepted", "WaypointAccepted"] } as const;
+/** The reference writes none; ours appears only to say what cannot be read. */
+const peerConditions = { fieldManager: "fairway-peer-authentication-status", owned: ["ZtunnelAccepted"] } as const;
 const serviceConditions = { fieldManager: "fairway-service-status", owned: ["istio.io/WaypointBound"] } as const;
 const waypointClass = "istio-waypoint";
 
@@ -75,6 +79,13 @@ export async function writeStatus(options: StatusOptions, signal: AbortSignal): 
     }),
   );
   stack.use(keepWritten(options, resources.authorizationPolicies, inputs.authorizationPolicies, policies, policyConditions));
+  const peers = stack.use(
+    derive<PeerAuthentication, Wishes>(inputs.peerAuthentications, ({ metadata }, fetch) => {
+      const complaint = fetch.get(mesh.peerAuthenticationComplaints, `${metadata.namespace ?? ""}/${metadata.name}`);
+      return { generation: metadata.generation, conditions: complaint === undefined ? [] : [complaint] };
+    }),
+  );
+  stack.use(keepWritten(options, resources.peerAuthentications, inputs.peerAuthentications, peers, peerConditions));
   stack.use(keepWritten(options, resources.services, inputs.services, services, serviceConditions));
   await untilAborted(new Promise<void>(() => undefined), signal);
 }
@@ -137,6 +148,10 @@ export interface TargetFacts {
 /** `WaypointAccepted` of a policy with targets (controller contract 4.3, 4.9). */
 export function waypointCondition({ metadata, spec = {} }: AuthorizationPolicyObject, facts: TargetFacts): ConditionWish {
   const namespace = metadata.namespace ?? "";
+  const unreadable = unreadableIn({ metadata, spec });
+  if (unreadable.length > 0) {
+    return { type: "WaypointAccepted", status: "False", reason: "Invalid", message: `fields or values that cannot be read: ${listProblems(unreadable)}` };
+  }
   const targets = spec.targetRefs !== undefined && spec.targetRefs.length > 0 ? spec.targetRefs : spec.targetRef === undefined ? [] : [spec.targetRef];
   const outcomes = targets.map((target) => targetOutcome(target, namespace, facts));
   const failed = outcomes.filter(({ bound }) => !bound);

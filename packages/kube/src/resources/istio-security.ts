@@ -67,6 +67,7 @@ export interface PeerAuthentication extends KubeObject {
     mtls?: { mode?: string };
     portLevelMtls?: Record<string, { mode?: string }>;
   };
+  status?: { conditions?: Condition[] };
 }
 
 export interface RequestAuthentication extends KubeObject {
