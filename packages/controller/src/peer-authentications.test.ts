@@ -2,7 +2,7 @@ import type { PeerAuthentication } from "@fairway/kube";
 import { emptyMatch } from "@fairway/model";
 import test from "ava";
 import { peerAuthentication } from "./fixtures.ts";
-import { convertPeerAuthentication, type PeerAuthenticationScope, peerAuthenticationKeys, staticStrictPolicy } from "./peer-authentications.ts";
+import { complaintAbout, convertPeerAuthentication, type PeerAuthenticationScope, peerAuthenticationKeys, staticStrictPolicy } from "./peer-authentications.ts";
 
 const root = "fairway-system";
 const strict = `${root}/istio_converted_static_strict`;
@@ -78,7 +78,7 @@ const matrix: readonly [string, Levels, readonly string[], { exempt: number[] } 
     ["shop/converted_peer_authentication_w"],
     { strict: [8080] },
   ],
-  ["a port that is none is ignored", { workload: { mode: "STRICT", ports: { 99999: "PERMISSIVE", http: "PERMISSIVE" } } }, [strict], undefined],
+  ["what is no port is exempt from nothing", { workload: { mode: "STRICT", ports: { 99999: "PERMISSIVE", http: "PERMISSIVE" } } }, [strict], undefined],
   ["a word that nobody knows is strict", { workload: { mode: "strict" } }, [strict], undefined],
 ];
 for (const [title, levels, keys, ports] of matrix) {
@@ -102,6 +102,56 @@ test("the oldest object of a level decides, and a workload that is not selected 
   const twoScopes = { rootNamespace: root, namespace: "shop", inRoot: [], inNamespace: [newer, older] };
   t.deepEqual(peerAuthenticationKeys(app, twoScopes) as readonly string[], [strict]);
   t.deepEqual(peerAuthenticationKeys({ app: "other" }, scope({ workload: { mode: "STRICT" } })), []);
+});
+
+/** What cannot be read, and what its author is told; each is strict, with no port exempt. */
+const unreadable: readonly [string, unknown, RegExp][] = [
+  ["a word that nobody knows", { mtls: { mode: "strict" } }, /spec\.mtls\.mode: "strict" is none of/],
+  ["a misspelt mtls", { selector: { matchLabels: app }, mlts: { mode: "STRICT" } }, /spec\.mlts: no such field/],
+  ["a misspelt mode", { mtls: { mod: "STRICT" } }, /spec\.mtls\.mod/],
+  ["a misspelt selector beside PERMISSIVE", { selektor: { matchLabels: app }, mtls: { mode: "PERMISSIVE" } }, /spec\.selektor/],
+  ["a selector with more than labels", { selector: { matchLabels: app, matchExpressions: [] }, mtls: { mode: "DISABLE" } }, /spec\.selector\.matchExpressions/],
+  ["misspelt ports", { selector: { matchLabels: app }, mtls: { mode: "PERMISSIVE" }, portLevelMtl: { 8080: { mode: "STRICT" } } }, /spec\.portLevelMtl:/],
+  [
+    "a port that is none",
+    { selector: { matchLabels: app }, mtls: { mode: "PERMISSIVE" }, portLevelMtls: { http: { mode: "STRICT" } } },
+    /portLevelMtls\.http: is not a port/,
+  ],
+  [
+    "a port's misspelt mode",
+    { selector: { matchLabels: app }, portLevelMtls: { 8080: { mood: "STRICT" }, 9090: { mode: "DISABLE" } } },
+    /portLevelMtls\.8080\.mood/,
+  ],
+  ["a mode that is no word", { mtls: { mode: 7 } }, /spec\.mtls\.mode: 7/],
+  ["text for mtls", { mtls: "STRICT" }, /spec\.mtls: is not an object/],
+  ["a list of ports", { portLevelMtls: [8080] }, /spec\.portLevelMtls: is not an object/],
+  ["text for a spec", "STRICT", /spec: is not an object/],
+];
+for (const [title, spec, told] of unreadable) {
+  test(`strict, and said: ${title}`, (t) => {
+    const object = peerAuthentication("w", spec as PeerAuthentication["spec"]);
+    const around = {
+      rootNamespace: root,
+      namespace: "shop",
+      inRoot: [peerAuthentication("mesh", { mtls: { mode: "PERMISSIVE" } }, { namespace: root })],
+      inNamespace: [object],
+    };
+    t.deepEqual(peerAuthenticationKeys(app, around) as readonly string[], [strict]);
+    t.is(convertPeerAuthentication(object, around), undefined, "no port is exempt");
+    const complaint = complaintAbout(object);
+    t.like(complaint, { type: "ZtunnelAccepted", status: "False", reason: "Invalid" });
+    t.regex(complaint?.message ?? "", told);
+    t.regex(complaint?.message ?? "", /counts as STRICT/);
+  });
+}
+
+test("what can be read, empty or null, is nobody's complaint", (t) => {
+  const empty = { selector: null, mtls: { mode: null }, portLevelMtls: { 8080: null } } as never;
+  for (const spec of [undefined, {}, empty, { selector: { matchLabels: app }, mtls: { mode: "UNSET" }, portLevelMtls: { 80: { mode: "STRICT" } } }]) {
+    const object = peerAuthentication("w", spec);
+    t.is(complaintAbout(object), undefined);
+    t.notThrows(() => peerAuthenticationKeys(app, { rootNamespace: root, namespace: "shop", inRoot: [], inNamespace: [object] }));
+  }
 });
 
 test("in the root namespace a selector means nothing, and its ports neither", (t) => {

@@ -162,6 +162,103 @@ test("objects that the schema would never let in allow nothing and break nothing
   t.is(condition.status, "False");
 });
 
+const fromShop = { from: [{ source: { namespaces: ["shop"] } }] };
+/** An unknown field inside a rule, where it is said to be, and what a DENY rule still denies. */
+const misspelt: readonly [string, object, RegExp, unknown][] = [
+  ["of a rule", { form: fromShop.from }, /spec\.rules\[0\]\.form: no such field/, [[]]],
+  ["of a rule beside others", { form: fromShop.from, to: [{ operation: { ports: ["80"] } }] }, /rules\[0\]\.form/, [[[{ destinationPorts: [80] }]]]],
+  ["of an entry of from", { from: [{ sorce: { namespaces: ["a"] } }] }, /rules\[0\]\.from\[0\]\.sorce/, [[]]],
+  ["of a source", { from: [{ source: { namespace: ["a"] } }] }, /from\[0\]\.source\.namespace:/, [[]]],
+  ["of a source beside others", { from: [{ source: { namespaces: ["a"], prinzipals: ["x"] } }] }, /source\.prinzipals/, [[[{ namespaces: [exact("a")] }]]]],
+  ["of an entry of to", { to: [{ operatoin: { ports: ["80"] } }] }, /to\[0\]\.operatoin/, [[]]],
+  ["of an operation", { to: [{ operation: { port: ["80"] } }] }, /to\[0\]\.operation\.port:/, [[]]],
+  ["of a condition", { when: [{ key: "source.ip", vales: ["10.0.0.0/8"] }] }, /when\[0\]\.vales/, [[]]],
+  ["that is a condition's key", { when: [{ kye: "source.ip", values: ["10.0.0.0/8"] }] }, /when\[0\]\.kye/, [[]]],
+  ["that is an attribute", { when: [{ key: "source.ips", values: ["10.0.0.0/8"] }] }, /source\.ips/, [[]]],
+  ["named as every object's own", { constructor: 1 }, /rules\[0\]\.constructor/, [[]]],
+];
+for (const [where, rule, told, denied] of misspelt) {
+  test(`an unknown field ${where}: an ALLOW rule is left out, a DENY rule denies no less, and the author is told where`, (t) => {
+    const allow = convert({ action: "ALLOW", rules: [rule, fromShop] });
+    t.deepEqual(allow.policy?.rules.length, 1, "the other rule stays");
+    t.deepEqual(rules({ action: "ALLOW", rules: [rule] }), []);
+    t.deepEqual(rules({ action: "DENY", rules: [rule] }), denied);
+    for (const action of ["ALLOW", "DENY"]) {
+      const { condition } = convert({ action, rules: [rule] });
+      t.like(condition, { type: "ZtunnelAccepted", status: "False", reason: "Invalid" });
+      t.regex(condition.message, told);
+    }
+  });
+}
+
+/** Unknown fields beside the rules: what is enforced, and what the author reads. */
+const selector = { matchLabels: { app: "server" } };
+const beside: readonly [string, object, readonly unknown[], RegExp][] = [
+  [
+    "a selected ALLOW applies as it reads",
+    { action: "ALLOW", selector, selektor: {}, rules: [{}] },
+    [[]],
+    /spec\.selektor: no such field; the policy applies without/,
+  ],
+  ["an ALLOW whose selector may be misspelt allows nothing", { action: "ALLOW", selektor: selector, rules: [{}] }, [], /spec\.selektor.*allows nothing/],
+  [
+    "a selector with an unknown field selects too much to allow",
+    { action: "ALLOW", selector: { ...selector, matchExpressions: [] }, rules: [{}] },
+    [],
+    /spec\.selector\.matchExpressions.*allows nothing/,
+  ],
+  ["a selector without labels that are known", { action: "ALLOW", selector: { matchLable: { app: "x" } }, rules: [{}] }, [], /spec\.selector\.matchLable/],
+  ["an action that may be misspelt is not ALLOW", { actoin: "DENY", selector, rules: [{}] }, [], /spec\.actoin.*allows nothing/],
+  ["targets that may be misspelt", { action: "ALLOW", targetRfs: [], rules: [{}] }, [], /spec\.targetRfs/],
+  [
+    "a DENY denies wherever it may apply",
+    { action: "DENY", selektor: selector, rules: [{}] },
+    [[]],
+    /spec\.selektor: no such field; the policy applies without/,
+  ],
+  ["a DENY whose rules may be misspelt denies everything", { action: "DENY", selector, ruels: [{}] }, [[]], /spec\.ruels.*denies everything/],
+  ["an ALLOW whose rules may be misspelt allows nothing", { action: "ALLOW", selector, ruels: [{}] }, [], /spec\.ruels/],
+];
+for (const [title, spec, enforced, told] of beside) {
+  test(`unknown fields of a policy: ${title}`, (t) => {
+    t.deepEqual(rules(spec), enforced);
+    const { condition } = convert(spec);
+    t.like(condition, { type: "ZtunnelAccepted", status: "False", reason: "Invalid" });
+    t.regex(condition.message, told);
+  });
+}
+
+test("both kinds of unknown fields are told at once, and a thousand of them in few words", (t) => {
+  const both = convert({ action: "ALLOW", selector, selektor: {}, rules: [{ form: [] }] } as never);
+  t.regex(both.condition.message, /spec\.selektor.*spec\.rules\[0\]\.form/);
+  const many = Object.fromEntries(Array.from({ length: 1_000 }, (_, index) => [`${"x".repeat(500)}${index}`, 1]));
+  const { message } = convert({ action: "ALLOW", selector, ...many } as never).condition;
+  t.true(message.length < 3_000);
+  t.regex(message, /and 990 more/);
+});
+
+test("every field that is known is no unknown field", (t) => {
+  const all = ["principals", "namespaces", "serviceAccounts", "ipBlocks", "requestPrincipals", "remoteIpBlocks", "trustDomains"];
+  const fields = (names: readonly string[]) =>
+    Object.fromEntries(names.flatMap((name) => [name, `not${name.charAt(0).toUpperCase()}${name.slice(1)}`]).map((name) => [name, []]));
+  const keys = [
+    "request.headers[x]",
+    "request.auth.claims[iss]",
+    "remote.ip",
+    "connection.sni",
+    "source.serviceAccount",
+    "source.trustDomain",
+    "experimental.envoy.x",
+  ];
+  const rule = {
+    from: [{ source: fields(all) }],
+    to: [{ operation: fields(["hosts", "ports", "methods", "paths"]) }],
+    when: keys.map((key) => ({ key, values: ["a"], notValues: ["b"] })),
+  };
+  const { condition } = convert({ selector, action: "DENY", provider: { name: "x" }, rules: [rule], targetRefs: [] });
+  t.like(condition, { status: "True", reason: "UnsupportedValue" });
+});
+
 test("no rule, whatever its values, makes the conversion throw", (t) => {
   const words = fc.array(fc.string({ maxLength: 12 }), { maxLength: 3 });
   const rule = fc.record({

@@ -2,7 +2,7 @@ import { type AuthorizationPolicyObject, MutableCollection, resources } from "@f
 import { ManualClock, silentLogger } from "@fairway/runtime";
 import test from "ava";
 import { FakeKube } from "./fake-kube.ts";
-import { gateway, policy, service, testInputs, testSettings } from "./fixtures.ts";
+import { gateway, peerAuthentication, policy, service, testInputs, testSettings } from "./fixtures.ts";
 import { deriveMesh } from "./mesh.ts";
 import { type Rejection, type TargetFacts, waypointCondition, writeStatus } from "./status.ts";
 
@@ -10,7 +10,12 @@ const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve,
 
 function setUp() {
   const kube = new FakeKube();
-  const inputs = { ...testInputs(), authorizationPolicies: kube.store(resources.authorizationPolicies), services: kube.store(resources.services) };
+  const inputs = {
+    ...testInputs(),
+    authorizationPolicies: kube.store(resources.authorizationPolicies),
+    services: kube.store(resources.services),
+    peerAuthentications: kube.store(resources.peerAuthentications),
+  };
   const rejections = new MutableCollection<Rejection>(({ name }) => name);
   const leading = new AbortController();
   const run = () =>
@@ -57,6 +62,23 @@ test("what a ztunnel rejects surfaces on the policy, and goes when it is accepte
   rejections.delete("shop/p");
   await settle();
   t.deepEqual(conditions(kube.store(resources.authorizationPolicies).get("shop/p")), [["ZtunnelAccepted", "True", "Accepted", 1]]);
+  leading.abort();
+  await running;
+});
+
+test("a PeerAuthentication that cannot be read says so, and nothing once it can", async (t) => {
+  const { kube, leading, run, conditions } = setUp();
+  kube.set(resources.peerAuthentications, peerAuthentication("p", { mlts: { mode: "STRICT" } } as never, { generation: 1 }));
+  kube.set(resources.peerAuthentications, peerAuthentication("fine", { mtls: { mode: "STRICT" } }, { generation: 1 }));
+  const running = run();
+  await settle();
+  const written = (): unknown => conditions(kube.store(resources.peerAuthentications).get("shop/p"));
+  t.deepEqual(written(), [["ZtunnelAccepted", "False", "Invalid", 1]]);
+  const { status } = kube.store(resources.peerAuthentications).get("shop/p") ?? {};
+  kube.set(resources.peerAuthentications, { ...peerAuthentication("p", { mtls: { mode: "STRICT" } }, { generation: 2 }), ...(status && { status }) });
+  await settle();
+  t.deepEqual(written(), []);
+  t.deepEqual([...new Set(kube.writes.map(({ key }) => key))], ["shop/p"], "a readable one is left alone, as the reference leaves it");
   leading.abort();
   await running;
 });
@@ -113,6 +135,7 @@ const targets: readonly [string, NonNullable<AuthorizationPolicyObject["spec"]>,
   ["the class from elsewhere", { targetRefs: [{ kind: "GatewayClass", name: "istio-waypoint" }] }, "shop", "False", "Invalid"],
   ["the class from the root namespace", { targetRefs: [{ kind: "GatewayClass", name: "istio-waypoint" }] }, "fairway-system", "True", "Accepted"],
   ["another namespace's service", { targetRefs: [{ kind: "Service", name: "bound", namespace: "other" }] }, "shop", "False", "Invalid"],
+  ["a service, and says more than is known", { targetRefs: [{ kind: "Service", name: "bound" }], rules: [{ form: [] }] } as never, "shop", "False", "Invalid"],
   ["a kind that cannot be a target", { targetRefs: [{ kind: "Pod", name: "a" }] }, "shop", "False", "Invalid"],
 ];
 for (const [title, spec, namespace, status, reason] of targets) {
