@@ -1,8 +1,16 @@
 import { resources } from "@fairway/kube";
 import { parseSpiffeId } from "@fairway/model";
 import { Authority, buildCsr, controlPlane, generateKeyPair, grpcCaClient, parseCertificates } from "@fairway/pki";
-import { AggregatedDiscoveryServiceClient, addressTypeUrl, authorizationTypeUrl, DeltaDiscoveryRequest, type DeltaDiscoveryResponse } from "@fairway/protocol";
+import {
+  AggregatedDiscoveryServiceClient,
+  addressTypeUrl,
+  authorizationTypeUrl,
+  DeltaDiscoveryRequest,
+  type DeltaDiscoveryResponse,
+  IstioCertificateServiceClient,
+} from "@fairway/protocol";
 import { createRegistry, silentLogger, systemClock } from "@fairway/runtime";
+import { status } from "@grpc/grpc-js";
 import test, { type ExecutionContext } from "ava";
 import { type Controller, startController } from "./app.ts";
 import { readConfig } from "./config.ts";
@@ -124,6 +132,21 @@ test("a ztunnel is given the certificate of its node's pod, by the CA that is st
   const other = parseSpiffeId("spiffe://cluster.local/ns/shop/sa/other");
   await using impostor = grpcCaClient({ controlPlane: planeFor(controller, await rootOf(kube), "web"), impersonate: true });
   await t.throwsAsync(impostor.sign({ csr: buildCsr(other, generateKeyPair()), identity: other, ttlMs: 0 }, { signal: never }), { code: "PKI_CA_REFUSED" });
+});
+
+test("a request larger than gRPC reads is refused by gRPC, and the next one is served", async (t) => {
+  const kube = cluster();
+  const controller = await start(t, kube);
+  const plane = planeFor(controller, await rootOf(kube), "ztunnel");
+  const { credentials } = await plane.credentials();
+  const client = new IstioCertificateServiceClient(plane.target, credentials);
+  t.teardown(() => client.close());
+  const metadata = await plane.metadata();
+  const ask = (csr: string): Promise<number> =>
+    new Promise((resolve) => client.createCertificate({ csr, validityDuration: 0, metadata: undefined }, metadata, (error) => resolve(error?.code ?? 0)));
+  t.is(await ask("x".repeat(5_000_000)), status.RESOURCE_EXHAUSTED);
+  t.is(await ask("x".repeat(100_000)), status.INVALID_ARGUMENT);
+  t.is(await ask(buildCsr(parseSpiffeId("spiffe://cluster.local/ns/fairway-system/sa/ztunnel"), generateKeyPair())), status.OK);
 });
 
 test("the root is in every namespace that wants it, is put back when edited, and follows a rotated CA", async (t) => {

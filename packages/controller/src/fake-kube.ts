@@ -17,6 +17,8 @@ export interface TokenUser {
   readonly podName?: string;
   readonly podUid?: string;
   readonly audiences?: readonly string[];
+  /** Why the API server does not accept it, in its words. */
+  readonly refused?: string;
 }
 
 interface ReviewBody {
@@ -95,6 +97,7 @@ export class FakeKube implements KubeClient {
     const { token, audiences } = (body as ReviewBody).spec;
     const user = this.tokens.get(token);
     const granted = audiences.filter((audience) => (user?.audiences ?? ["istio-ca"]).includes(audience));
+    if (user?.refused !== undefined) return { status: { authenticated: false, error: user.refused } } as R;
     if (user === undefined || granted.length === 0) return { status: { authenticated: false, error: "token is not known" } } as R;
     const { namespace, serviceAccount, podName, podUid } = user;
     const extra = {

@@ -26,7 +26,11 @@ export function createControllerMetrics(registry: MetricRegistry, clock: Clock):
   });
   return {
     csrs: new Counter({ name: "citadel_server_csr_count", help: "Certificates asked for.", registers }),
-    csrErrors: new Counter({ name: "citadel_server_csr_parsing_err_count", help: "Requests for certificates that could not be read.", registers }),
+    csrErrors: new Counter({
+      name: "citadel_server_csr_parsing_err_count",
+      help: "Requests for certificates that could not be signed as they were.",
+      registers,
+    }),
     issued: new Counter({ name: "citadel_server_success_cert_issuance_count", help: "Certificates signed.", registers }),
     authenticationFailures: new Counter({ name: "citadel_server_authentication_failure_count", help: "Callers that were refused.", registers }),
     published: new Counter({ name: "pilot_xds_pushes", help: "Resources published, by type.", labelNames: ["type"] as const, registers }),

@@ -1,7 +1,7 @@
 import { resources } from "@fairway/kube";
 import { parseSpiffeId } from "@fairway/model";
-import { Authority, buildCsr, generateKeyPair, parseCertificates } from "@fairway/pki";
-import { createRegistry, ManualClock, silentLogger } from "@fairway/runtime";
+import { Authority, buildCsr, generateKeyPair, maxCsrBytes, parseCertificates } from "@fairway/pki";
+import { createLogger, createRegistry, ManualClock } from "@fairway/runtime";
 import { status } from "@grpc/grpc-js";
 import test from "ava";
 import { CallerReview } from "./callers.ts";
@@ -20,6 +20,8 @@ function setUp() {
   kube.tokens.set("ztunnel", { namespace: "fairway-system", serviceAccount: "ztunnel", podName: "zt", podUid: "uid-zt" });
   kube.set(resources.pods, pod("zt", { metadata: { namespace: "fairway-system" }, spec: { nodeName: "n1", serviceAccountName: "ztunnel" } }));
   const webPod = pod("web", { metadata: { annotations: { "ambient.istio.io/redirection": "enabled" } }, spec: { nodeName: "n1", serviceAccountName: "web" } });
+  const lines: string[] = [];
+  const registry = createRegistry();
   const authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock });
   const pods = kube.store(resources.pods);
   const signing = new Signing({
@@ -36,8 +38,8 @@ function setUp() {
     defaultTtlMs: dayMs,
     maxTtlMs: 90 * dayMs,
     clock,
-    log: silentLogger,
-    metrics: createControllerMetrics(createRegistry(), clock),
+    log: createLogger("ca", { write: (line) => void lines.push(line) }),
+    metrics: createControllerMetrics(registry, clock),
   });
   const csr = buildCsr(web, generateKeyPair());
   const ask = (changes: { csr?: string; validityDuration?: number; requested?: string; authorization?: string | undefined } = {}) =>
@@ -46,7 +48,7 @@ function setUp() {
       "authorization" in changes ? changes.authorization : "Bearer ztunnel",
       never,
     );
-  return { kube, clock, webPod, ask };
+  return { kube, clock, webPod, ask, lines, registry };
 }
 
 test("a chain for a pod of the caller's node: leaf first, roots last, the identity that was proven, a day long", async (t) => {
@@ -81,22 +83,61 @@ test("a refusal tells the caller nothing but that", async (t) => {
   t.deepEqual(await asking, { code: status.UNAUTHENTICATED, message: "request impersonation authentication failure" });
 });
 
-test("callers that are nobody are unauthenticated", async (t) => {
-  const { kube, ask } = setUp();
-  kube.tokens.set("wrong-audience", { namespace: "fairway-system", serviceAccount: "ztunnel", podName: "zt", podUid: "uid-zt", audiences: ["other"] });
-  for (const authorization of [undefined, "", "Basic x", "Bearer unknown", "Bearer wrong-audience", `Bearer ${"x".repeat(20_000)}`]) {
-    t.like(await ask({ authorization }), { code: status.UNAUTHENTICATED });
-  }
-});
+const zt = { namespace: "fairway-system", serviceAccount: "ztunnel", podName: "zt", podUid: "uid-zt" };
+const other = parseSpiffeId("spiffe://cluster.local/ns/shop/sa/other");
+const requestOf = (text: string): string => `-----BEGIN CERTIFICATE REQUEST-----\n${Buffer.from(text).toString("base64")}\n-----END CERTIFICATE REQUEST-----\n`;
 
-test("requests that cannot be signed say why", async (t) => {
-  const { kube, webPod, ask } = setUp();
-  kube.set(resources.pods, webPod);
-  t.like(await ask({ csr: "nonsense" }), { code: status.INVALID_ARGUMENT });
-  t.like(await ask({ csr: "" }), { code: status.INVALID_ARGUMENT });
-  t.like(await ask({ csr: buildCsr(parseSpiffeId("spiffe://cluster.local/ns/shop/sa/other"), generateKeyPair()) }), { code: status.INVALID_ARGUMENT });
-  t.like(await ask({ validityDuration: 100 * 86_400 }), { code: status.INVALID_ARGUMENT });
-});
+/** Who or what is refused, how the caller asks, and the code that the log line carries; and words that only the log has, or the caller too. */
+const hostile: readonly [string, Parameters<ReturnType<typeof setUp>["ask"]>[0], status, string, RegExp][] = [
+  ["no token", { authorization: undefined }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /no bearer token/],
+  ["an empty header", { authorization: "" }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /no bearer token/],
+  ["another scheme", { authorization: "Basic x" }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /no bearer token/],
+  ["a token that nobody issued", { authorization: "Bearer unknown" }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /does not accept the token/],
+  ["a token of another audience", { authorization: "Bearer audience" }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /does not accept the token/],
+  ["an expired token", { authorization: "Bearer expired" }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /token has expired/],
+  ["a token of another issuer", { authorization: "Bearer issuer" }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /issuer/],
+  ["a token too long to be one", { authorization: `Bearer ${"x".repeat(20_000)}` }, status.UNAUTHENTICATED, "CONTROLLER_UNAUTHENTICATED", /no bearer token/],
+  [
+    "another identity, by one who speaks for nobody",
+    { authorization: "Bearer web", requested: other },
+    status.UNAUTHENTICATED,
+    "CONTROLLER_IDENTITY_REFUSED",
+    /may not speak for/,
+  ],
+  ["a foreign trust domain", { requested: "spiffe://evil/ns/shop/sa/web" }, status.UNAUTHENTICATED, "CONTROLLER_IDENTITY_REFUSED", /trust domain evil/],
+  ["a request that names another identity", { csr: buildCsr(other, generateKeyPair()) }, status.INVALID_ARGUMENT, "PKI_CSR_FOREIGN_IDENTITY", /sa\/other/],
+  ["an oversized request", { csr: "x".repeat(maxCsrBytes + 1) }, status.INVALID_ARGUMENT, "PKI_CSR_TOO_LARGE", /bytes/],
+  ["garbage", { csr: "nonsense" }, status.INVALID_ARGUMENT, "PKI_CSR_MALFORMED", /not a PEM/],
+  ["nothing to sign", { csr: "" }, status.INVALID_ARGUMENT, "PKI_CSR_MALFORMED", /not a PEM/],
+  ["garbage in PEM", { csr: requestOf("\u0000 nonsense") }, status.INVALID_ARGUMENT, "PKI_CSR_MALFORMED", /not a PEM/],
+  ["too long a life", { validityDuration: 100 * 86_400 }, status.INVALID_ARGUMENT, "PKI_TTL_TOO_LONG", /at most/],
+  ["a life that is no number", { validityDuration: Number.POSITIVE_INFINITY }, status.INVALID_ARGUMENT, "PKI_TTL_TOO_LONG", /at most/],
+];
+for (const [what, question, code, logged, words] of hostile) {
+  test(`refused with a status and a line that carries ${logged}: ${what}`, async (t) => {
+    const { kube, webPod, ask, lines, registry } = setUp();
+    kube.set(resources.pods, webPod);
+    kube.tokens.set("audience", { ...zt, audiences: ["other"] });
+    kube.tokens.set("expired", { ...zt, refused: "service account token has expired" });
+    kube.tokens.set("issuer", { ...zt, refused: 'token issuer "https://elsewhere" is not known' });
+    kube.tokens.set("web", { namespace: "shop", serviceAccount: "web", podName: "web", podUid: "uid-web" });
+    const outcome = await ask(question);
+    if ("chain" in outcome) return t.fail("it was signed");
+    t.is(outcome.code, code);
+    t.is(lines.length, 1);
+    t.regex(lines[0] ?? "", new RegExp(`\\twarn\\t.*code="?${logged}`));
+    t.regex(lines[0] ?? "", words);
+    // A caller that is refused learns nothing; one that is believed learns what is wrong with its request.
+    if (code === status.UNAUTHENTICATED) t.notRegex(outcome.message, words);
+    else t.regex(outcome.message, words);
+    t.regex(await registry.metrics(), code === status.UNAUTHENTICATED ? /authentication_failure_count_total 1\n/ : /csr_parsing_err_count_total 1\n/);
+    t.false(
+      lines.some((line) => line.includes("xxxxxxxxxx")),
+      "what a peer sent stays out of the log",
+    );
+    return t.true("chain" in (await ask()), "and the next honest request is served");
+  });
+}
 
 test("an API server that is away means try again, and a believed token is not asked about again", async (t) => {
   const { kube, clock, webPod, ask } = setUp();
