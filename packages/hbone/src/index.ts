@@ -24,6 +24,8 @@ export type {
   TunnelSettings,
   TunnelStream,
 } from "./engine.ts";
+export { defaultEngineName, type EngineName, engineNames, tunnelEngine } from "./engines.ts";
+export { createLeanEngine, leanEngine } from "./lean/index.ts";
 export { createHboneMetrics, type HboneMetrics } from "./metrics.ts";
 export { createNodeHttp2Engine, nodeHttp2Engine } from "./node-http2-engine.ts";
 export { type PipeOptions, pipe } from "./pipe.ts";

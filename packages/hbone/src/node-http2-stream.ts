@@ -45,6 +45,7 @@ export class NodeTunnelStream implements TunnelStream {
   constructor(stream: Http2Stream, owner: StreamOwner) {
     this.#stream = stream;
     this.#owner = owner;
+    letGoWhenClosed(stream);
   }
 
   pipe(socket: Duplex, options: PipeOptions): Promise<PipeOutcome> {
@@ -53,6 +54,7 @@ export class NodeTunnelStream implements TunnelStream {
       release: () => this.#release(),
       abort: () => this.reset(),
       gather: true,
+      readsForNobody: true,
     });
   }
 
@@ -73,6 +75,21 @@ export class NodeTunnelStream implements TunnelStream {
     this.#stream.close(code);
     this.#stream.destroy();
   }
+}
+
+/**
+ * A peer may end a stream with NO_ERROR while bytes of ours still wait for its window (RFC 9113 8.1; a server does it as soon as it has
+ * answered). nghttp2 is done with the stream then and never finishes those writes, and node:http2, which waits for the reader to see the
+ * end and then for the writes, never closes it: the end of what there is to read is the last that is heard of it.
+ */
+function letGoWhenClosed(stream: Http2Stream): void {
+  stream.once("end", () => {
+    if (!stream.closed || stream.writableFinished) return;
+    // Writes that were made are confirmed within the turn.
+    setImmediate(() => {
+      if (!stream.writableFinished) stream.destroy();
+    });
+  });
 }
 
 /** Why a stream ended otherwise than by END_STREAM both ways; undefined for the codes that are a clean end. */

@@ -24,13 +24,15 @@ export interface FarEnd {
   abort(): void;
   /** Gathers the writes of a turn towards the near end into one. */
   readonly gather: boolean;
+  /** Goes on reading, and drops what it reads, when the near end is gone: it tells of its own end only those who read. */
+  readonly readsForNobody: boolean;
 }
 
 /** Chunks from this size on announce more of their kind in the same turn; smaller ones are requests and replies, which nothing delays. */
 const bulkBytes = 4 * 1024;
 
 /** Ways in which a TCP peer vanishes; to a proxy they are all the end of the bytes. */
-const hangUps: ReadonlySet<string> = new Set([
+export const hangUps: ReadonlySet<string> = new Set([
   "ECONNRESET",
   "ECONNABORTED",
   "EPIPE",
@@ -50,6 +52,7 @@ export function pipe(a: Duplex, b: Duplex, options: PipeOptions): Promise<PipeOu
     release: () => void b.destroy(),
     abort: () => void b.destroy(),
     gather: false,
+    readsForNobody: false,
   });
 }
 
@@ -80,8 +83,8 @@ class TwoWayCopy {
     this.#signal = signal;
     this.#farEnd = farEnd;
     this.#resolve = resolve;
-    this.#outward = new Flow(near, far, false, this.#onOver, onBytes === undefined ? undefined : (bytes) => onBytes(bytes, 0));
-    this.#inward = new Flow(far, near, farEnd.gather, this.#onOver, onBytes === undefined ? undefined : (bytes) => onBytes(0, bytes));
+    this.#outward = new Flow(near, far, plain, this.#onOver, onBytes === undefined ? undefined : (bytes) => onBytes(bytes, 0));
+    this.#inward = new Flow(far, near, farEnd, this.#onOver, onBytes === undefined ? undefined : (bytes) => onBytes(0, bytes));
   }
 
   start(): void {
@@ -144,21 +147,24 @@ class TwoWayCopy {
   }
 }
 
+type FlowOptions = Pick<FarEnd, "gather" | "readsForNobody">;
+const plain: FlowOptions = { gather: false, readsForNobody: false };
+
 /** One direction. `over` turns true once, and `onOver` is called then. */
 class Flow {
   bytes = 0;
   over = false;
   readonly #source: Duplex;
   readonly #sink: Duplex;
-  readonly #gather: boolean;
+  readonly #options: FlowOptions;
   readonly #onOver: () => void;
   readonly #onBytes: ((bytes: number) => void) | undefined;
   #gathering = false;
 
-  constructor(source: Duplex, sink: Duplex, gather: boolean, onOver: () => void, onBytes: ((bytes: number) => void) | undefined) {
+  constructor(source: Duplex, sink: Duplex, options: FlowOptions, onOver: () => void, onBytes: ((bytes: number) => void) | undefined) {
     this.#source = source;
     this.#sink = sink;
-    this.#gather = gather;
+    this.#options = options;
     this.#onOver = onOver;
     this.#onBytes = onBytes;
   }
@@ -187,7 +193,9 @@ class Flow {
   }
 
   sinkClosed(): void {
-    this.#source.pause();
+    this.#source.off("data", this.#onData);
+    if (this.#options.readsForNobody) this.#source.resume();
+    else this.#source.pause();
     this.#finish();
   }
 
@@ -204,7 +212,7 @@ class Flow {
     if (!this.#sink.writable) return true;
     this.bytes += chunk.length;
     this.#onBytes?.(chunk.length);
-    if (this.#gather && !this.#gathering && chunk.length >= bulkBytes) {
+    if (this.#options.gather && !this.#gathering && chunk.length >= bulkBytes) {
       this.#gathering = true;
       this.#sink.cork();
       setImmediate(this.#release);

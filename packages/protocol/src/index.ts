@@ -10,6 +10,7 @@ export {
   workloadTypeUrl,
 } from "./address-codec.ts";
 export { authorizationTypeUrl, decodeAuthorization, encodeAuthorization } from "./authorization-codec.ts";
+export { type CaptureProbeDestination, captureProbeDestinations, isCaptureProbe } from "./capture-probe.ts";
 export { ControlPlane, Node } from "./gen/envoy/config/core/v3/base.ts";
 export {
   AggregatedDiscoveryServiceClient,

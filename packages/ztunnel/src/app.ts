@@ -3,7 +3,7 @@
  * here and nowhere else.
  */
 import { randomBytes } from "node:crypto";
-import { createHboneMetrics, nodeHttp2Engine } from "@fairway/hbone";
+import { createHboneMetrics, tunnelEngine } from "@fairway/hbone";
 import { linuxPodNetwork, type NetworkNamespace, type PodNetwork, selfTest } from "@fairway/linux";
 import { spiffeId } from "@fairway/model";
 import { type CaClient, type CertificateSource, createMeshTls, SecretManager } from "@fairway/pki";
@@ -121,7 +121,7 @@ function proxyParts(given: {
     mesh,
     certificates,
     tls: createMeshTls({ clock, allowTls12: config.tls12, ...(config.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}) }),
-    engine: nodeHttp2Engine,
+    engine: tunnelEngine(config.proxy.engine),
     tunnelMetrics: createHboneMetrics(registry),
     metrics,
     accessLog: new AccessLog(log),

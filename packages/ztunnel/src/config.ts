@@ -1,4 +1,5 @@
 /** What a ztunnel is told at its start: parsed once by `environment.ts`, frozen, passed down. No file but these two knows a variable's name. */
+import type { EngineName } from "@fairway/hbone";
 import type { NetworkId } from "@fairway/model";
 
 /** A pod as the node agent and the mesh know it. */
@@ -64,6 +65,8 @@ export interface ProxyConfig {
   readonly streamWindow: number;
   readonly connectionWindow: number;
   readonly frameSize: number;
+  /** What frames the tunnels. */
+  readonly engine: EngineName;
   /** How long a connection may stay half-closed without one byte moving (architecture 7.7). */
   readonly halfClosedMs: number;
   readonly localhostAppTunnel: boolean;

@@ -2,8 +2,10 @@
  * From environment variables to a Config (ztunnel contract 2.2): each variable's form and default stand here and nowhere else.
  * An empty variable is an unset one, except XDS_ADDRESS and CA_ADDRESS, where "" disables. All problems are named at once.
  */
+
 import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { defaultEngineName, engineNames } from "@fairway/hbone";
 import { networkId } from "@fairway/model";
 import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
 import type { AuthToken, Config, ControlPlane, PodName, TrustRoots } from "./config.ts";
@@ -85,6 +87,7 @@ const schema = z
     HTTP2_STREAM_WINDOW_SIZE: wholeNumber(65_535, largestWindow),
     HTTP2_CONNECTION_WINDOW_SIZE: wholeNumber(65_535, largestWindow),
     HTTP2_FRAME_SIZE: wholeNumber(16_384, 16_777_215),
+    HBONE_ENGINE: z.enum(engineNames, { error: `expected ${engineNames.join(" or ")}` }).default(defaultEngineName),
     CONNECTION_TERMINATION_DEADLINE: duration,
     TERMINATION_GRACE_PERIOD_SECONDS: wholeNumber(0, 31_536_000),
     HALF_CLOSED_TIMEOUT: duration,
@@ -166,6 +169,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       streamWindow: env.HTTP2_STREAM_WINDOW_SIZE ?? 4_194_304,
       connectionWindow: env.HTTP2_CONNECTION_WINDOW_SIZE ?? 16_777_216,
       frameSize: env.HTTP2_FRAME_SIZE ?? 1_048_576,
+      engine: env.HBONE_ENGINE,
       halfClosedMs: env.HALF_CLOSED_TIMEOUT ?? hourMs,
       localhostAppTunnel: env.LOCALHOST_APP_TUNNEL ?? true,
       baggage: env.ENABLE_RESPONSE_BAGGAGE ?? true,

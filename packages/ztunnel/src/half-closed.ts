@@ -5,12 +5,6 @@
 import type { Socket } from "node:net";
 import type { Clock } from "@fairway/runtime";
 
-/**
- * Once the socket is gone altogether only what was read from it is still on its way. A copy that does not end then waits for a peer
- * that will never take it.
- */
-const lingerMs = 60_000;
-
 export interface HalfClosedOptions {
   readonly clock: Clock;
   /** Silence after which `expire` runs. */
@@ -24,27 +18,24 @@ export interface HalfClosedOptions {
 export function watchHalfClosed(socket: Socket, { clock, afterMs, moved, expire }: HalfClosedOptions): Disposable {
   let timer: Disposable | undefined;
   const arm = (): void => {
-    if (timer === undefined) wait(afterMs);
+    if (timer === undefined) wait();
   };
-  const wait = (forMs: number): void => {
+  const wait = (): void => {
     const before = moved();
-    timer = clock.schedule(forMs, () => {
+    timer = clock.schedule(afterMs, () => {
       if (moved() === before) expire();
-      else wait(forMs);
+      else wait();
     });
-  };
-  const linger = (): void => {
-    timer?.[Symbol.dispose]();
-    wait(Math.min(afterMs, lingerMs));
   };
   socket.once("end", arm);
   socket.once("finish", arm);
-  socket.once("close", linger);
+  // A reset is neither of the two.
+  socket.once("close", arm);
   return {
     [Symbol.dispose]: () => {
       socket.off("end", arm);
       socket.off("finish", arm);
-      socket.off("close", linger);
+      socket.off("close", arm);
       timer?.[Symbol.dispose]();
     },
   };

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** `fairway-ztunnel [proxy|version|help]`: reads the environment, runs until told to stop. */
+import { collectYoungObjectsEarly } from "@fairway/hbone";
 import { createLogger, LogFilter, runProgram } from "@fairway/runtime";
 import { runZtunnel } from "./app.ts";
 import { logFormat, readConfig } from "./environment.ts";
@@ -14,6 +15,7 @@ const usage = `Usage: fairway-ztunnel [command]
 
 switch (process.argv[2] ?? "proxy") {
   case "proxy":
+    collectYoungObjectsEarly();
     await runProxy();
     break;
   case "version":

@@ -5,6 +5,7 @@
 import type { Socket } from "node:net";
 import { type ConnectRequest, formatForwarded, makeTraceparent, type PipeOutcome, parseBaggage, pipe } from "@fairway/hbone";
 import { formatSocketAddress, type OutboundRoute, resolveOutbound, type SocketAddress, type WorkloadUid, workloadIdentity } from "@fairway/model";
+import { isCaptureProbe } from "@fairway/protocol";
 import { assertNever, errorCode, MeshError } from "@fairway/runtime";
 import type { ConnectionRecord } from "./connection-record.ts";
 import type { ConnectionSummary, LiveConnection } from "./connections.ts";
@@ -75,6 +76,7 @@ export class Outbound {
       destination = end(wanted.ip, wanted.port);
       // The client is gone already; there is nobody to answer and nothing to report.
       if (source === undefined || destination === undefined) return refuse(socket);
+      if (isCaptureProbe(destination)) return this.#answerProbe(socket);
       const originalDst = formatSocketAddress(destination);
       const summary = { actualDst: originalDst, protocol: "TCP" as ConnectionSummary["protocol"] };
       using connection = connections.track("outbound", () => ({ src: formatSocketAddress(source), originalDst, ...summary }));
@@ -105,6 +107,13 @@ export class Outbound {
     } finally {
       this.#pending--;
     }
+  }
+
+  /** The node agent asks whether the pod is captured: a clean end is the answer. Traffic of nobody, so neither metrics nor the access log know it. */
+  #answerProbe(socket: Socket): void {
+    this.#scope.log.debug("answered the node agent's capture probe");
+    // The FIN and then the descriptor: an application that finds this address keeps nothing here.
+    socket.destroySoon();
   }
 
   /**

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
-import { createHboneMetrics, nodeHttp2Engine } from "@fairway/hbone";
+import { createHboneMetrics, defaultEngineName, tunnelEngine } from "@fairway/hbone";
 import { hostPodNetwork, type PodNetwork } from "@fairway/linux";
 import {
   type AuthorizationPolicy,
@@ -160,6 +160,7 @@ export const testProxyConfig: ProxyConfig = {
   tunnelIdleMs: 60_000,
   streamWindow: 4_194_304,
   connectionWindow: 16_777_216,
+  engine: defaultEngineName,
   frameSize: 1_048_576,
   halfClosedMs: 60_000,
   localhostAppTunnel: true,
@@ -202,7 +203,7 @@ export class TestMesh implements AsyncDisposable {
       mesh: this.mesh,
       certificates: this.#certificates,
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: testHandshakeMs }),
-      engine: nodeHttp2Engine,
+      engine: tunnelEngine(defaultEngineName),
       tunnelMetrics: createHboneMetrics(this.registry),
       metrics: createZtunnelMetrics(this.registry, "test"),
       accessLog: new AccessLog(log),

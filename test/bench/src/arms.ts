@@ -1,4 +1,5 @@
 /** The four ways from the load generator to the application. */
+import type { EngineName } from "@fairway/hbone";
 import type { AuthorityPem } from "@fairway/pki";
 import { type Child, startProgram } from "./child.ts";
 import { findHaproxy, startHaproxyPair } from "./haproxy.ts";
@@ -26,11 +27,11 @@ export async function plainArm(backends: Ports): Promise<Arm> {
   return arm("plain TCP proxy", answer as Ports, [child]);
 }
 
-export async function hboneArm(backends: Ports, authority: AuthorityPem): Promise<Arm> {
-  const inbound = await startProgram("./inbound-hop.js", cores.second, { authority }, { profile: true });
+export async function hboneArm(backends: Ports, authority: AuthorityPem, engine: EngineName): Promise<Arm> {
+  const inbound = await startProgram("./inbound-hop.js", cores.second, { authority, engine }, { profile: true });
   try {
     const { port: tunnelPort } = inbound.answer as { port: number };
-    const outbound = await startProgram("./outbound-hop.js", cores.first, { authority, tunnelPort, backends }, { profile: true });
+    const outbound = await startProgram("./outbound-hop.js", cores.first, { authority, engine, tunnelPort, backends }, { profile: true });
     return arm("HBONE pair", outbound.answer as Ports, [outbound.child, inbound.child]);
   } catch (thrown) {
     await inbound.child[Symbol.asyncDispose]();

@@ -1,7 +1,7 @@
 /** The second hop of our pair: tunnels in, plain TCP to the application out. */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { type ConnectExchange, collectYoungObjectsEarly, defaultServerSettings, nodeHttp2Engine } from "@fairway/hbone";
+import { type ConnectExchange, collectYoungObjectsEarly, defaultServerSettings, type EngineName, tunnelEngine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
 import { systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
@@ -9,11 +9,12 @@ import { certificateOf, serverIdentity } from "./identities.ts";
 
 export interface InboundSetup {
   readonly authority: AuthorityPem;
+  readonly engine: EngineName;
 }
 
 collectYoungObjectsEarly();
 
-serveParent(async ({ authority }: InboundSetup): Promise<{ port: number }> => {
+serveParent(async ({ authority, engine }: InboundSetup): Promise<{ port: number }> => {
   const { signal } = new AbortController();
   const certificate = await certificateOf(authority, serverIdentity);
   const tls = createMeshTls({ clock: systemClock });
@@ -31,7 +32,7 @@ serveParent(async ({ authority }: InboundSetup): Promise<{ port: number }> => {
   const serve = async (raw: Socket): Promise<void> => {
     try {
       const { socket } = await tls.accept(raw, certificate, { signal });
-      nodeHttp2Engine.serve(socket, defaultServerSettings, onConnect);
+      tunnelEngine(engine).serve(socket, defaultServerSettings, onConnect);
     } catch (thrown) {
       raw.destroy();
       console.error(String(thrown));

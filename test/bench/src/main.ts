@@ -3,6 +3,7 @@
  *   node dist/main.js [--quick] [--json] [--repetitions N] [--only throughput,requests,connects,memory] [--arms direct,hbone,…]
  */
 import { parseArgs } from "node:util";
+import { defaultEngineName, engineNames } from "@fairway/hbone";
 import type { Arm, ArmName } from "./arms.ts";
 import { directArm, haproxyArm, hboneArm, plainArm } from "./arms.ts";
 import { killAll, pinned, startProgram } from "./child.ts";
@@ -19,6 +20,7 @@ const { values: options } = parseArgs({
     repetitions: { type: "string" },
     only: { type: "string" },
     arms: { type: "string" },
+    engine: { type: "string", default: defaultEngineName },
   },
 });
 
@@ -26,6 +28,8 @@ async function main(): Promise<void> {
   const say = (text: string): void => void (options.json ? process.stderr : process.stdout).write(`${text}\n`);
   const repetitions = Number(options.repetitions ?? (options.quick ? 1 : 3));
   const groups = groupNames.filter((name) => options.only === undefined || options.only.split(",").includes(name));
+  const engine = engineNames.find((name) => name === options.engine);
+  if (engine === undefined) throw new Error(`--engine takes ${engineNames.join(" or ")}, not ${options.engine}`);
   const started = performance.now();
   await using stack = new Stack();
 
@@ -39,7 +43,7 @@ async function main(): Promise<void> {
   const makers: readonly (readonly [string, () => Promise<Arm | undefined>])[] = [
     ["direct", async () => directArm(backends)],
     ["plain", () => plainArm(backends)],
-    ["hbone", () => hboneArm(backends, authority)],
+    ["hbone", () => hboneArm(backends, authority, engine)],
     ["haproxy", () => haproxyArm(backends, authority)],
   ];
   const arms: Arm[] = [];

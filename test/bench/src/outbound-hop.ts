@@ -1,7 +1,7 @@
 /** The first hop of our pair: plain TCP in, a stream of a pooled tunnel out. */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { collectYoungObjectsEarly, nodeHttp2Engine, type TunnelKey, TunnelPool } from "@fairway/hbone";
+import { collectYoungObjectsEarly, type EngineName, type TunnelKey, TunnelPool, tunnelEngine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
 import { systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
@@ -10,17 +10,18 @@ import type { Ports } from "./measures.ts";
 
 export interface OutboundSetup {
   readonly authority: AuthorityPem;
+  readonly engine: EngineName;
   readonly tunnelPort: number;
   readonly backends: Ports;
 }
 
 collectYoungObjectsEarly();
 
-serveParent(async ({ authority, tunnelPort, backends }: OutboundSetup): Promise<Ports> => {
+serveParent(async ({ authority, engine, tunnelPort, backends }: OutboundSetup): Promise<Ports> => {
   const { signal } = new AbortController();
   const certificate = await certificateOf(authority, clientIdentity);
   const tls = createMeshTls({ clock: systemClock });
-  const pool = new TunnelPool({ engine: nodeHttp2Engine });
+  const pool = new TunnelPool({ engine: tunnelEngine(engine) });
   const key: TunnelKey = { owner: "bench", source: clientIdentity, expected: [serverIdentity], workload: "bench", address: `127.0.0.1:${tunnelPort}` };
 
   const dial = async (dialing: AbortSignal) => {

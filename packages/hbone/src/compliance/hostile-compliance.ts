@@ -179,6 +179,34 @@ function resets(behaviour: Behaviour, serve: Serve, connect: Connect): void {
     });
   }
 
+  for (const [when, abandon] of [
+    ["with its application still there", undefined],
+    ["whose application said all it had to say", (app: Duplex) => void app.end()],
+    ["whose application is gone", (_app: Duplex, near: Duplex) => void near.destroy()],
+  ] as const) {
+    behaviour(`an end with NO_ERROR lets a stream go that waits for its window, ${when}`, async (t) => {
+      const { peer, tunnel } = await connect();
+      const opening = tunnel.open({ authority }, { signal: forever });
+      await peer.receive(({ type }) => type === frameTypes.headers);
+      peer.send(status200(1));
+      const { stream } = await opening;
+      const [app, near] = duplexPair();
+      app.on("error", () => {}).resume();
+      const outcome = stream.pipe(near, { signal: forever });
+      // The peer opens no window beyond the first 65,535 bytes (RFC 9113 6.9.2).
+      app.write(Buffer.alloc(200_000));
+      await until(() => peer.frames.reduce((sum, { type, payload }) => sum + (type === frameTypes.data ? payload.length : 0), 0) === 65_535);
+      abandon?.(app, near);
+      await new Promise((resolve) => setImmediate(resolve));
+      peer.send(data(1, "enough", flags.endStream), rstStream(1, errorCodes.noError));
+      if (abandon === undefined) app.once("end", () => app.end());
+      t.is((await outcome).error, undefined);
+      await until(() => tunnel.streams === 0);
+      t.true(tunnel.usable);
+      tunnel.destroy();
+    });
+  }
+
   behaviour("a reset before the answer rejects the open, and a refused stream counts as a lost tunnel", async (t) => {
     const { peer, tunnel } = await connect();
     const first = tunnel.open({ authority }, { signal: forever });

@@ -5,20 +5,10 @@
 import type { Duplex } from "node:stream";
 import { errorCode, MeshError } from "@fairway/runtime";
 import type { PipeOutcome } from "../engine.ts";
-import type { PipeOptions } from "../pipe.ts";
+import { hangUps, type PipeOptions } from "../pipe.ts";
 import { errorCodes } from "./error-codes.ts";
 import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 
-/** Ways in which a TCP peer vanishes; to a proxy they are all the end of the bytes (ztunnel contract 1.8). */
-const hangUps: ReadonlySet<string> = new Set([
-  "ECONNRESET",
-  "ECONNABORTED",
-  "EPIPE",
-  "ENOTCONN",
-  "ERR_STREAM_DESTROYED",
-  "ERR_STREAM_PREMATURE_CLOSE",
-  "ERR_STREAM_WRITE_AFTER_END",
-]);
 /** Pieces that together are shorter are copied into one write; longer ones are gathered by the kernel. */
 const joinBytes = 8 * 1024;
 
