@@ -3,6 +3,7 @@ export { type Capture, type CaptureCounts, type CapturedPacket, capturePackets }
 export { type CommandOptions, type CommandResult, runIn } from "./command.ts";
 export { currentNamespace, hasIpv6, inNamespace, type NetworkNamespace, openNamespace, sameNamespace } from "./namespace.ts";
 export { applyNft } from "./nft.ts";
+export { type OutputPipe, outputPipe } from "./output-pipe.ts";
 export { type Packet, parseFrame, type TcpFlags } from "./packet.ts";
 export type { DialOptions, Listener, ListenOptions, PodNetwork } from "./pod-network.ts";
 export { type HostPodNetworkOptions, hostPodNetwork } from "./pod-network-host.ts";

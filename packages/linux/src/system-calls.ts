@@ -17,6 +17,7 @@ export const SOCK_RAW = 3;
 export const SOCK_SEQPACKET = 5;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
+const O_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_CTRUNC = 0x8;
@@ -43,7 +44,8 @@ type Calls = Record<
   | "recvmsg"
   | "recvfrom"
   | "ioctl"
-  | "ifIndex",
+  | "ifIndex"
+  | "pipe2",
   ReturnType<LibraryHandle["func"]>
 >;
 
@@ -54,6 +56,7 @@ function calls(): Calls {
   if (loaded === undefined) {
     const libc = load(null);
     loaded = {
+      pipe2: libc.func("int pipe2(void *, int)"),
       setns: libc.func("int setns(int, int)"),
       socket: libc.func("int socket(int, int, int)"),
       setsockopt: libc.func("int setsockopt(int, int, int, const void *, uint32_t)"),
@@ -134,6 +137,13 @@ export function isNetworkNamespace(fd: number): boolean {
 }
 
 /** A non-blocking socket, closed on exec. */
+/** Both ends of a new pipe, closed in children that are not given them. */
+export function openPipe(): { readonly readEnd: number; readonly writeEnd: number } {
+  const ends = Buffer.alloc(8);
+  checked("pipe2", () => calls().pipe2(ends, O_CLOEXEC));
+  return { readEnd: ends.readInt32LE(0), writeEnd: ends.readInt32LE(4) };
+}
+
 export function openSocket(family: number, type: number, protocol = 0): number {
   return checked("socket", () => calls().socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
 }

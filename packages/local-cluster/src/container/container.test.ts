@@ -63,6 +63,7 @@ const options: RootOptions = {
   copies: [{ source: "/state/hosts", target: "/etc/hosts" }],
   readOnlyRoot: true,
   keep: ["/tmp/checkout", "/usr/lib/node"],
+  hostPid: false,
   cgroupFile: "/sys/fs/cgroup/x/cgroup.procs",
   program: { argv: ["prog", "a b", "$(x)"], env: { A: "it's", B: "" }, workingDir: "/w", privileges: ["setpriv", "--"] },
   list: () => [],

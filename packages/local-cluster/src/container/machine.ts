@@ -41,9 +41,9 @@ export async function probeMachine(workDir: string): Promise<Machine> {
   const missing = missingPrivilege();
   if (missing !== undefined) throw new MeshError("LOCAL_CLUSTER_NOT_PERMITTED", `a local cluster cannot run here: ${missing}`);
   const keep = [...new Set([dirname(dirname(process.execPath)), checkoutDirectory()])];
-  const [overlay, changesUsers] = await Promise.all([overlayWorks(workDir), canReadAsNobody(keep)]);
+  const [rootStrategy, changesUsers] = await Promise.all([workingStrategy(workDir), canReadAsNobody(keep)]);
   return {
-    rootStrategy: overlay ? "overlay" : "bind",
+    rootStrategy,
     cgroupRoot: writableCgroupHierarchy(),
     ownsProc: insideUserNamespace(),
     changesUsers,
@@ -52,12 +52,18 @@ export async function probeMachine(workDir: string): Promise<Machine> {
   };
 }
 
-async function overlayWorks(workDir: string): Promise<boolean> {
+async function workingStrategy(workDir: string): Promise<RootStrategy> {
+  if (await overlayWorks(workDir, "lowerdir=/")) return "overlay";
+  // Any directory without mounts below it will do.
+  return (await overlayWorks(workDir, "userxattr,lowerdir=/etc")) ? "layers" : "bind";
+}
+
+async function overlayWorks(workDir: string, lower: string): Promise<boolean> {
   const probe = join(workDir, "overlay-probe");
   mkdirSync(probe, { recursive: true });
   const script =
-    'mount -t tmpfs tmpfs "$0" && mkdir "$0/u" "$0/w" "$0/r" && mount -t overlay overlay -o "lowerdir=/,upperdir=$0/u,workdir=$0/w" "$0/r" && touch "$0/r/.probe"';
-  const { code } = await runCommand(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, probe]);
+    'mount -t tmpfs tmpfs "$0" && mkdir "$0/u" "$0/w" "$0/r" && mount -t overlay overlay -o "$1,upperdir=$0/u,workdir=$0/w" "$0/r" && touch "$0/r/.probe"';
+  const { code } = await runCommand(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, probe, lower]);
   rmdirSync(probe);
   return code === 0;
 }

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PassThrough, Readable, type Writable } from "node:stream";
+import { outputPipe } from "@fairway/linux";
 import { MeshError } from "@fairway/runtime";
 import { exitCodeOf, toolEnvironment } from "../command.ts";
 import type { Ledger } from "../ledger.ts";
@@ -21,7 +22,7 @@ export interface LaunchOptions {
   readonly netNamespacePath: string;
   /** A directory of this container; its script and its root live there. */
   readonly directory: string;
-  readonly root: Omit<RootOptions, "workDir" | "list">;
+  readonly root: Omit<RootOptions, "workDir" | "list" | "hostPid">;
   readonly hostPid?: boolean;
 }
 
@@ -55,7 +56,7 @@ export async function launchContainer({ ledger, netNamespacePath, directory, roo
   const workDir = join(directory, "root");
   const scriptFile = join(directory, "start.sh");
   mkdirSync(workDir, { recursive: true });
-  writeFileSync(scriptFile, rootScript({ ...root, workDir, list: listDirectory }), { mode: 0o600 });
+  writeFileSync(scriptFile, rootScript({ ...root, workDir, hostPid, list: listDirectory }), { mode: 0o600 });
   const pidNamespace = hostPid ? [] : ["--pid", "--kill-child"];
   const argv = [...tied, "nsenter", `--net=${netNamespacePath}`, "unshare", "--mount", "--propagation", "slave", "--uts", "--fork", ...pidNamespace];
   const { child, stdout, stderr, exit } = await started([...argv, "sh", "-eu", scriptFile]);
@@ -137,11 +138,18 @@ interface Started {
 async function started(argv: readonly string[]): Promise<Started> {
   const [file = "", ...args] = argv;
   // Descriptor 3 is the program's error output: what the launcher itself says is not the program's.
-  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe", "pipe", "pipe"], env: toolEnvironment() });
+  const [stdoutPipe, stderrPipe] = [outputPipe(), outputPipe()];
+  const child = spawn(file, args, { stdio: ["ignore", stdoutPipe.writeEnd, "pipe", stderrPipe.writeEnd, "pipe"], env: toolEnvironment() });
+  stdoutPipe.release();
+  stderrPipe.release();
+  const { output: stdout } = stdoutPipe;
+  const { output: stderr } = stderrPipe;
   const exit = exitOf(child, file);
   exit.catch(() => undefined);
-  const [, stdout, launcherErrors, stderr, ready] = child.stdio;
-  if (!(stdout instanceof Readable && launcherErrors instanceof Readable && stderr instanceof Readable && ready instanceof Readable)) {
+  const [, , launcherErrors, , ready] = child.stdio;
+  if (!(launcherErrors instanceof Readable && ready instanceof Readable)) {
+    stdout.destroy();
+    stderr.destroy();
     throw new MeshError("LOCAL_CLUSTER_LAUNCH_FAILED", `cannot start ${file}; is it installed?`);
   }
   let said = "";

@@ -1,13 +1,14 @@
 /**
  * The shell script that turns a fresh mount namespace into a container's root and becomes the program. Pure text.
  *
- * Two ways to get a root. `overlay`: an overlay over the host's `/`, writes to a private tmpfs. `bind`, where overlay is refused:
+ * Three ways to get a root. `overlay`: an overlay over the host's `/`, writes to a private tmpfs. `bind`, where overlay is refused:
  * a tmpfs with the host's directories bound in read-only; a directory on the way to a mount point becomes a real one with its
- * children bound singly. Both then pivot, so that nothing of the host's mount table stays reachable but what is listed.
+ * children bound singly. `layers`, in a user namespace, which may lay an overlay over a directory but not over a tree of mounts such
+ * as `/`: as `bind`, but a directory on the way is an overlay, which takes two mounts instead of hundreds. All then pivot, so that nothing of the host's mount table stays reachable but what is listed.
  * This is a way to run programs side by side, not a sandbox against hostile ones.
  */
 
-export type RootStrategy = "overlay" | "bind";
+export type RootStrategy = "overlay" | "layers" | "bind";
 
 export interface Mount {
   /** On the host, symlinks resolved. */
@@ -35,6 +36,8 @@ export interface RootOptions {
   /** Files given as copies (resolv.conf, hosts, hostname): absolute target to host source. */
   readonly copies: readonly { readonly source: string; readonly target: string }[];
   readonly readOnlyRoot: boolean;
+  /** Whether the program stays among the machine's processes. */
+  readonly hostPid: boolean;
   /** Host directories that must stay reachable even when they lie below a private directory such as /tmp, or below a volume. */
   readonly keep: readonly string[];
   readonly cgroupFile: string | undefined;
@@ -60,7 +63,8 @@ export function rootScript(options: RootOptions): string {
     "mkdir -p .host",
     "pivot_root . .host",
     "cd /",
-    "mount -t proc proc /proc",
+    // In a user namespace the machine's pids may be seen, but a /proc of them cannot be made again.
+    `mount -t proc proc /proc${options.hostPid ? " 2>/dev/null || mount --rbind /.host/proc /proc" : ""}`,
     "mount -t sysfs sysfs /sys || mount --rbind /.host/sys /sys",
     "[ ! -d /.host/sys/fs/cgroup ] || mount --rbind /.host/sys/fs/cgroup /sys/fs/cgroup",
     "mount --rbind /.host/dev /dev",
@@ -129,7 +133,11 @@ function bindTree(options: RootOptions, root: string): string[] {
       if (kind === "symlink") lines.push(`cp -PR ${quote(path)} ${quote(`${root}${path}`)}`);
       else if (kind === "directory" && own.some((other) => other.startsWith(`${path}/`))) {
         lines.push(`mkdir -p ${quote(`${root}${path}`)}`);
-        visit(path);
+        if (options.strategy === "layers" && directory === "") {
+          lines.push(...layer(options, root, path, own));
+          visit(path);
+          lines.push("fi");
+        } else visit(path);
       } else {
         lines.push(
           kind === "directory" ? `mkdir -p ${quote(`${root}${path}`)}` : `touch ${quote(`${root}${path}`)}`,
@@ -142,6 +150,29 @@ function bindTree(options: RootOptions, root: string): string[] {
   lines.push(`mount --bind ${quote(root)} ${quote(root)}`, `mkdir -p ${privateDirectories.map((path) => quote(`${root}${path}`)).join(" ")}`);
   visit("");
   return lines;
+}
+
+/**
+ * An overlay over one directory; what follows is done where it is refused, up to `fi`. The directories on the way to the container's own
+ * are made in the upper layer first: below, they belong to somebody whom a user namespace does not know, and nothing could be made in them.
+ */
+function layer({ workDir, list }: RootOptions, root: string, path: string, own: readonly string[]): string[] {
+  const upper = `${workDir}/upper`;
+  const work = `${workDir}/work${path}`;
+  const isDirectory = (at: string): boolean => list(parentOf(at)).some(({ name, kind }) => kind === "directory" && at.slice(at.lastIndexOf("/") + 1) === name);
+  const ways = new Set<string>([path]);
+  for (const target of own.filter((other) => other.startsWith(`${path}/`))) {
+    const parts = target.split("/").slice(1, -1);
+    for (let length = 2; length <= parts.length; length += 1) {
+      const at = `/${parts.slice(0, length).join("/")}`;
+      if (!isDirectory(at)) break;
+      ways.add(at);
+    }
+  }
+  return [
+    `mkdir -p ${[...ways].map((way) => quote(`${upper}${way}`)).join(" ")} ${quote(work)}`,
+    `if ! mount -t overlay overlay -o userxattr,lowerdir=${quote(path)},upperdir=${quote(`${upper}${path}`)},workdir=${quote(work)} ${quote(`${root}${path}`)} 2>/dev/null; then :`,
+  ];
 }
 
 /** What would disappear under a private directory or a volume of the pod, bound in again on top. */
