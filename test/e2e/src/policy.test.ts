@@ -15,6 +15,7 @@ const authorizationPolicies: ResourceType<Policy> = {
   kind: "AuthorizationPolicy",
   namespaced: true,
 };
+const peerAuthentications: ResourceType<Policy> = { ...authorizationPolicies, plural: "peerauthentications", kind: "PeerAuthentication" };
 
 const good = { namespace: "shop", name: "good" };
 const bad = { namespace: "shop", name: "bad" };
@@ -47,8 +48,8 @@ test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 test.afterEach.always(async () => {
-  for (const { metadata } of await mesh.cluster.client.list(authorizationPolicies, { namespace: "shop" }))
-    await mesh.cluster.client.delete(authorizationPolicies, metadata.name, "shop");
+  for (const type of [authorizationPolicies, peerAuthentications])
+    for (const { metadata } of await mesh.cluster.client.list(type, { namespace: "shop" })) await mesh.cluster.client.delete(type, metadata.name, "shop");
   await untilEcho(good, true);
   await untilEcho(bad, true);
 });
@@ -137,3 +138,14 @@ for (const [what, spec, complaint] of [
     t.like(await mesh.act(good, "echo", "server", 7000, "x"), { reply: "x" });
   });
 }
+
+test.serial("a PeerAuthentication with an unknown field says so in its status, and disturbs no one with an identity", async (t) => {
+  const spec = { selector: { matchLabels: { app: "server" } }, mlts: { mode: "STRICT" } };
+  await mesh.apply([{ apiVersion: "security.istio.io/v1", kind: "PeerAuthentication", metadata: { name: "broken", namespace: "shop" }, spec }]);
+  const condition = await eventually("the condition", async () =>
+    (await mesh.cluster.client.get(peerAuthentications, "broken", "shop")).status?.conditions?.find(({ type }) => type === "ZtunnelAccepted"),
+  );
+  t.like(condition, { status: "False", reason: "Invalid", observedGeneration: 1 });
+  t.regex(condition.message, /spec\.mlts: no such field.*STRICT/);
+  t.like(await mesh.act(good, "echo", "server", 7000, "x"), { reply: "x" });
+});
