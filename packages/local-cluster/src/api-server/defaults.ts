@@ -44,6 +44,7 @@ export function applyDefaults(object: KubeObject, type: ResourceType): void {
     case "Job":
       fill(spec, { parallelism: 1, completions: 1, backoffLimit: 6, completionMode: "NonIndexed", suspend: false });
       templateDefaults(spec);
+      jobSelector(object, spec);
       break;
     case "CronJob":
       fill(spec, { concurrencyPolicy: "Allow", suspend: false, successfulJobsHistoryLimit: 3, failedJobsHistoryLimit: 1 });
@@ -93,6 +94,15 @@ function rollingDefaults(strategy: JsonObject, parameters: JsonObject): void {
 function selectorFromTemplate(spec: JsonObject): void {
   const labels = child(child(spec, "template"), "metadata")["labels"];
   if (spec["selector"] === undefined && isObject(labels)) spec["selector"] = { matchLabels: { ...labels } };
+}
+
+/** A Job without a selector owns exactly the pods labelled with its uid; `kubectl logs job/name` finds them by it. */
+function jobSelector(object: KubeObject, spec: JsonObject): void {
+  if (spec["manualSelector"] === true || spec["selector"] !== undefined) return;
+  const { uid, name } = object.metadata;
+  const labels = child(child(child(spec, "template"), "metadata"), "labels");
+  fill(labels, { "batch.kubernetes.io/controller-uid": uid, "controller-uid": uid, "batch.kubernetes.io/job-name": name, "job-name": name });
+  spec["selector"] = { matchLabels: { "batch.kubernetes.io/controller-uid": uid } };
 }
 
 function templateDefaults(spec: JsonObject): void {

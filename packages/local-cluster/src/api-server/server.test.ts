@@ -431,3 +431,20 @@ test("random documents and patches never make an internal error", async (t) => {
     t.true(created.code < 500, created.text);
   }
 });
+
+test("a job without a selector selects its own pods and no others, also after it is replaced without one", async (t) => {
+  await using bench = await TestBench.start();
+  const path = "/apis/batch/v1/namespaces/default/jobs";
+  const job = { metadata: { name: "once" }, spec: { template: { spec: { restartPolicy: "Never", containers: [{ name: "c", image: "i" }] } } } };
+  const { body } = await bench.send("POST", path, job);
+  const uid = stringAt(atPath(body, "metadata", "uid")) ?? "";
+  const own = { "batch.kubernetes.io/controller-uid": uid };
+  t.deepEqual(atPath(body, "spec", "selector"), { matchLabels: own });
+  t.like(atPath(body, "spec", "template", "metadata", "labels"), { ...own, "job-name": "once" });
+  t.deepEqual(atPath((await bench.send("PUT", `${path}/once`, job)).body, "spec", "selector"), { matchLabels: own });
+  const manual = await bench.send("POST", path, {
+    metadata: { name: "own" },
+    spec: { ...job.spec, manualSelector: true, selector: { matchLabels: { a: "b" } } },
+  });
+  t.deepEqual(atPath(manual.body, "spec", "selector"), { matchLabels: { a: "b" } });
+});
