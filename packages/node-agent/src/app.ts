@@ -78,6 +78,7 @@ async function serve({ config, client, clock, log, stop }: AgentOptions): Promis
       find: (uids) => findPodNamespaces(uids, { hostProc: config.hostProc, exclude: [host, own] }),
       probeIpv4: config.probeIpv4,
       probeIpv6: config.probeIpv6,
+      clock,
       metrics,
       log: log.scope("enrol"),
     }),

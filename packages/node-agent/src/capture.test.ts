@@ -1,6 +1,7 @@
 import { once } from "node:events";
+import type { Socket } from "node:net";
 import { applyNft, inNamespace, runIn } from "@fairway/linux";
-import { errorCode } from "@fairway/runtime";
+import { type Clock, errorCode, ManualClock, systemClock } from "@fairway/runtime";
 import test from "ava";
 import { HostProbes } from "./host-probes.ts";
 import { proveCapture } from "./live-probe.ts";
@@ -9,6 +10,8 @@ import { ask, defaultRules, listenAsApp, listenAsZtunnel, skipped, testNode } fr
 
 const signal = new AbortController().signal;
 const appPort = 8080;
+/** What is waited for in vain is not waited for long. */
+const quick: Clock = { ...systemClock, schedule: (delayMs, task) => systemClock.schedule(delayMs / 25, task) };
 const nftRedirection = podRedirection();
 
 test.serial("what a pod sends and receives goes through ztunnel, on both families", async (t) => {
@@ -133,6 +136,73 @@ test.serial("rules and routes are applied twice and removed twice without compla
   for (let round = 0; round < 2; round += 1) await nftRedirection.remove(namespace, signal);
   t.deepEqual([own.pod.exec("ip", "rule"), own.pod.exec("ip", "-6", "rule")], before);
   t.is(own.pod.exec("nft", "list", "tables"), "");
+});
+
+test.serial("a pod that leaves is captured no more, and what came through a tunnel is still answered", async (t) => {
+  if (skipped(t)) return;
+  const { pods } = testNode(t, 2);
+  const [client, server] = pods;
+  if (client === undefined || server === undefined) return t.fail();
+  for (const { pod } of pods) {
+    await nftRedirection.apply(pod.namespace, defaultRules, signal);
+    await listenAsZtunnel(pod.network);
+  }
+  await listenAsApp(server.pod.network, appPort);
+  for (const { pod } of pods) for (let round = 0; round < 2; round += 1) await nftRedirection.uncapture(pod.namespace, signal);
+  for (const family of ["ipv4", "ipv6"] as const) {
+    t.is(await ask(client.pod.network, server[family], appPort), `app ${client[family]}`, "neither outbound nor inbound");
+    t.true((await ask(client.pod.network, server[family], 15008)).startsWith("15008 "));
+  }
+  return t.is(await ask(server.pod.network, server.ipv4, appPort, { mark: 0x539, source: "10.77.99.9" }), "app 10.77.99.9");
+});
+
+test.serial("the proof holds when ztunnel resets, and when it does not end the connection", async (t) => {
+  if (skipped(t)) return;
+  for (const behaviour of ["resets", "stays"] as const) {
+    const { pods } = testNode(t, 1);
+    const [own] = pods;
+    if (own === undefined) return t.fail();
+    const { namespace, network } = own.pod;
+    const ends: Promise<unknown>[] = [];
+    for (const port of [15001, 15006, 15008]) {
+      const onConnection = (socket: Socket): void => {
+        if (behaviour === "resets") socket.resetAndDestroy();
+        else
+          ends.push(
+            new Promise((resolve) =>
+              socket
+                .once("close", resolve)
+                .on("error", () => {})
+                .resume(),
+            ),
+          );
+      };
+      await network.listen({ host: "::", port, mark: 0x539, reusePort: true, transparent: true, backlog: 128, onConnection });
+    }
+    await nftRedirection.apply(namespace, defaultRules, signal);
+    for (let round = 0; round < 5; round += 1) await t.notThrowsAsync(proveCapture(namespace, { rules: defaultRules, signal, clock: quick }), behaviour);
+    await Promise.all(ends);
+    t.is(ends.length, behaviour === "resets" ? 0 : 10);
+  }
+});
+
+test.serial("a proof that is aborted says why, also while it waits for the end", async (t) => {
+  if (skipped(t)) return;
+  const { pods } = testNode(t, 1);
+  const [own] = pods;
+  if (own === undefined) return t.fail();
+  const { namespace, network } = own.pod;
+  const controller = new AbortController();
+  const reason = new Error("the agent stops");
+  for (const port of [15001, 15006, 15008]) {
+    const onConnection = (socket: Socket): void => {
+      socket.on("error", () => {}).resume();
+      setTimeout(() => controller.abort(reason), 20);
+    };
+    await network.listen({ host: "::", port, mark: 0x539, reusePort: true, transparent: true, backlog: 128, onConnection });
+  }
+  await nftRedirection.apply(namespace, defaultRules, signal);
+  t.is(await t.throwsAsync(proveCapture(namespace, { rules: defaultRules, signal: controller.signal, clock: new ManualClock() })), reason);
 });
 
 test.serial("the proof holds only with rules and ztunnel, and says which is missing", async (t) => {

@@ -1,19 +1,26 @@
 /**
  * Enrols one pod and lets it go again, step by step; every step may be repeated (ztunnel contract 7.9).
  * In:  namespace → ztunnel → rules → probes → proof → annotation "enabled". Rules stand whatever fails beside them: closed, never open.
- * Out: annotation "pending" (peers stop tunnelling) → probes → rules → ztunnel → no annotation.
+ * Out: annotation "pending" (peers stop tunnelling) → no capture → probes → a moment for the peers to learn of it → ztunnel → rules →
+ *      no annotation. An agent that dies in between leaves "pending" behind, from which the next one goes on.
  */
 import { isDeepStrictEqual } from "node:util";
 import { type KubeClient, type Pod, resources } from "@fairway/kube";
 import { type NetworkNamespace, sameNamespace } from "@fairway/linux";
 import type { ZdsWorkload } from "@fairway/protocol";
-import { errorCode, type Logger, MeshError } from "@fairway/runtime";
+import { type Clock, errorCode, type Logger, MeshError } from "@fairway/runtime";
 import { type CaptureOptions, redirectionAnnotation } from "./enrolment.ts";
 import type { HostProbes } from "./host-probes.ts";
 import type { AgentMetrics } from "./metrics.ts";
 import type { RuleOptions } from "./rules.ts";
 import type { PodRedirection, RulesFingerprint } from "./rules-apply.ts";
 import type { SnapshotPod, ZdsServer } from "./zds-server.ts";
+
+/**
+ * How long ztunnel goes on serving a pod that leaves: tunnels that peers open before they learn of the change are answered. A change is
+ * known everywhere in well under a second; a peer that learns later than this is refused until it does.
+ */
+export const peersLearnMs = 1_500;
 
 type Redirection = "enabled" | "pending";
 export type Step = "namespace" | "rules" | "ztunnel" | "probes" | "proof" | "annotation";
@@ -29,6 +36,7 @@ export interface EnrollerOptions {
   readonly find: (uids: ReadonlySet<string>) => ReadonlyMap<string, NetworkNamespace>;
   readonly probeIpv4: string;
   readonly probeIpv6: string;
+  readonly clock: Pick<Clock, "monotonic">;
   readonly metrics: Pick<AgentMetrics, "failures" | "repairs">;
   readonly log: Logger;
 }
@@ -46,6 +54,8 @@ interface Enrolled {
   proven: boolean;
   /** An agent before this one enrolled it: ztunnel may well be serving it already. */
   adopted: boolean;
+  /** It is being let go: until then (by the monotonic clock) its tunnels are served. */
+  servedUntil: number | undefined;
 }
 
 export class Enroller implements Disposable {
@@ -109,6 +119,7 @@ export class Enroller implements Disposable {
   ): Promise<void> {
     const { found, signal } = options;
     const enrolled = this.#enrolledFor(pod);
+    enrolled.servedUntil = undefined;
     const ips = options.ips ?? ipsOf(pod);
     if (ips.length > 0) enrolled.ips = ips;
     const namespace = await this.#step("namespace", async () => this.#settle(enrolled, found));
@@ -141,20 +152,32 @@ export class Enroller implements Disposable {
     await this.#step("annotation", () => this.#annotate(pod, "enabled"));
   }
 
-  /** Lets a pod go that still exists. `running` says whether it still has a network to clean. */
-  async release(pod: Pod, { running, signal }: { readonly running: boolean; readonly signal: AbortSignal }): Promise<void> {
+  /**
+   * Lets a pod go that still exists, in two calls: returns after how many milliseconds to call again, 0 when it is done. Nobody waits in
+   * here, so that many pods leave together, and one that is wanted again meanwhile is enrolled. `running` says whether the pod still has
+   * a network to clean.
+   */
+  async release(pod: Pod, { running, signal }: { readonly running: boolean; readonly signal: AbortSignal }): Promise<number> {
     const enrolled = this.#enrolledFor(pod);
-    if (redirectionOf(pod) === "enabled") await this.#step("annotation", () => this.#annotate(pod, "pending"));
-    await this.#step("probes", () => this.#options.probes.remove(enrolled.uid, signal));
-    if (running) {
-      enrolled.namespace ??= this.#options.find(new Set([enrolled.uid])).get(enrolled.uid);
-      const { namespace } = enrolled;
-      if (namespace !== undefined) await this.#step("rules", () => this.#options.redirection.remove(namespace, signal));
+    const namespace = running ? this.#namespaceOf(enrolled) : undefined;
+    if (enrolled.servedUntil === undefined) {
+      // Peers tunnel to nobody else.
+      const announced = redirectionOf(pod) === "enabled" || enrolled.proven;
+      if (announced) await this.#step("annotation", () => this.#annotate(pod, "pending"));
+      Object.assign(enrolled, { rules: undefined, fingerprint: undefined });
+      if (namespace !== undefined) await this.#step("rules", () => this.#options.redirection.uncapture(namespace, signal));
+      await this.#step("probes", () => this.#options.probes.remove(enrolled.uid, signal));
+      enrolled.proven = false;
+      enrolled.servedUntil = this.#options.clock.monotonic() + (announced && running ? peersLearnMs : 0);
     }
+    const left = enrolled.servedUntil - this.#options.clock.monotonic();
+    if (left > 0) return left;
     await this.#options.zds().remove(enrolled.uid);
+    if (namespace !== undefined) await this.#step("rules", () => this.#options.redirection.remove(namespace, signal));
     await this.#step("annotation", () => this.#annotate(pod, undefined));
     this.#drop(enrolled);
     this.#options.log.info("pod released", { pod: enrolled.key, uid: enrolled.uid });
+    return 0;
   }
 
   /** Lets a pod go that is gone. */
@@ -182,6 +205,11 @@ export class Enroller implements Disposable {
     for (const enrolled of [...this.#pods.values()]) this.#drop(enrolled);
   }
 
+  #namespaceOf(enrolled: Enrolled): NetworkNamespace | undefined {
+    enrolled.namespace ??= this.#options.find(new Set([enrolled.uid])).get(enrolled.uid);
+    return enrolled.namespace;
+  }
+
   #enrolledFor(pod: Pod): Enrolled {
     const uid = uidOf(pod);
     const known = this.#pods.get(uid);
@@ -198,6 +226,7 @@ export class Enroller implements Disposable {
       served: false,
       proven: false,
       adopted: false,
+      servedUntil: undefined,
     };
     this.#pods.set(uid, created);
     return created;
@@ -206,7 +235,7 @@ export class Enroller implements Disposable {
   /** The pod's namespace: given, known, or found. A new one (the sandbox was made again) starts everything over. */
   #settle(enrolled: Enrolled, given: NetworkNamespace | undefined): NetworkNamespace {
     const known = enrolled.namespace;
-    const namespace = given ?? known ?? this.#options.find(new Set([enrolled.uid])).get(enrolled.uid);
+    const namespace = given ?? this.#namespaceOf(enrolled);
     if (namespace === undefined) {
       throw new MeshError(
         "NODE_AGENT_NAMESPACE_NOT_FOUND",

@@ -2,7 +2,7 @@ import { MutableCollection, type Namespace, type Pod } from "@fairway/kube";
 import { currentNamespace, type NetworkNamespace } from "@fairway/linux";
 import { createRegistry, errorCode, ManualClock, MeshError, silentLogger } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
-import { Enroller } from "./enroller.ts";
+import { Enroller, peersLearnMs } from "./enroller.ts";
 import { createAgentMetrics } from "./metrics.ts";
 import { Pods } from "./pods.ts";
 
@@ -15,7 +15,7 @@ class World {
   readonly clock = new ManualClock();
   readonly pods = new MutableCollection<Pod>(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
   readonly namespaces = new MutableCollection<Namespace>(({ metadata }) => metadata.name);
-  readonly failing = new Set<"find" | "rules" | "ztunnel" | "probes" | "proof" | "annotation">();
+  readonly failing = new Set<"find" | "rules" | "uncapture" | "ztunnel" | "probes" | "proof" | "annotation">();
   /** What the kernel holds; tests change it behind the agent's back. */
   fingerprint = "as applied";
   readonly #probed = new Map<string, string>();
@@ -66,6 +66,10 @@ class World {
           return "as applied";
         },
         inspect: async () => this.fingerprint,
+        uncapture: async () => {
+          this.#may("uncapture");
+          this.said.push("no capture");
+        },
         remove: async () => void this.said.push("no rules"),
       },
       prove: async () => {
@@ -78,6 +82,7 @@ class World {
       },
       probeIpv4: "169.254.7.127",
       probeIpv6: "fd16::1",
+      clock: this.clock,
       metrics,
       log: silentLogger,
     });
@@ -129,7 +134,7 @@ class World {
     return this.pods.get(key)?.metadata.annotations?.[redirection];
   }
 
-  #may(step: "rules" | "ztunnel" | "probes" | "proof" | "annotation"): void {
+  #may(step: "rules" | "uncapture" | "ztunnel" | "probes" | "proof" | "annotation"): void {
     if (this.failing.has(step)) throw new MeshError(`TEST_${step.toUpperCase()}`, `${step} is to fail`);
   }
 }
@@ -147,6 +152,8 @@ function pod(
 }
 
 const namespace = (labels: Record<string, string> = {}): Namespace => ({ metadata: { name: "shop", labels } });
+const leaving = ["annotate pending through status", "no capture", "no probes uid-1"];
+const left = ["del uid-1", "no rules", "annotate nothing through status"];
 const enrolled = ["add uid-1 web", "rules", "probes uid-1 10.0.0.1", "proof", "annotate enabled through status"];
 
 test("a running pod is enrolled in order: ztunnel, rules, probes, proof, and only then the annotation", async (t) => {
@@ -171,9 +178,77 @@ test("labelling a namespace enrols its pods, taking the label away releases them
   world.namespaces.set(namespace(ambient));
   t.deepEqual(await world.heard(), enrolled);
   world.namespaces.set(namespace());
-  t.deepEqual(await world.heard(), ["annotate pending through status", "no probes uid-1", "no rules", "del uid-1", "annotate nothing through status"]);
+  t.deepEqual(await world.heard(), leaving);
+  t.is([...world.enroller.snapshot()].length, 1, "a ztunnel that connects now still serves the tunnels of peers that have not heard");
+  await world.clock.advance(peersLearnMs - 1);
+  t.deepEqual(await world.heard(), []);
+  await world.clock.advance(1);
+  t.deepEqual(await world.heard(), left);
   t.is(world.annotation(), undefined);
   t.is(world.enroller.enrolled + world.enroller.pending, 0);
+});
+
+test("pods that leave wait for their peers together, and hold up nobody else", async (t) => {
+  const world = new World(t);
+  const names = Array.from({ length: 12 }, (_, index) => `uid-${index}`);
+  const named = (uid: string, labels: Record<string, string>, annotations: Record<string, string> = {}): Pod => {
+    const own = pod({ uid, labels, annotations });
+    return { ...own, metadata: { ...own.metadata, name: uid } };
+  };
+  world.namespaces.set(namespace());
+  for (const uid of names) world.pods.set(named(uid, ambient));
+  world.reconciler.start();
+  await world.heard();
+  for (const uid of names) world.pods.set(named(uid, {}, { [redirection]: "enabled" }));
+  t.is((await world.heard()).filter((said) => said === "no capture").length, names.length);
+  world.pods.set(pod({ uid: "uid-new" }));
+  t.true((await world.heard()).includes("add uid-new web"));
+  await world.clock.advance(peersLearnMs);
+  t.is((await world.heard()).filter((said) => said.startsWith("del ")).length, names.length);
+  t.is(world.enroller.enrolled, 1);
+});
+
+test("a pod that is wanted again while it leaves is captured again, and ztunnel never let it go", async (t) => {
+  const world = new World(t);
+  world.pods.set(pod({ labels: {} }));
+  world.namespaces.set(namespace(ambient));
+  world.reconciler.start();
+  await world.heard();
+  world.namespaces.set(namespace());
+  await world.heard();
+  await world.clock.advance(peersLearnMs / 2);
+  world.namespaces.set(namespace(ambient));
+  t.deepEqual(await world.heard(), ["rules", "probes uid-1 10.0.0.1", "proof", "annotate enabled through status"]);
+  await world.clock.advance(peersLearnMs);
+  t.deepEqual(await world.heard(), []);
+  t.is(world.annotation(), "enabled");
+});
+
+test("an agent that dies while a pod leaves is followed by one that finishes at once", async (t) => {
+  const world = new World(t);
+  world.namespaces.set(namespace());
+  world.pods.set(pod({ labels: {}, annotations: { [redirection]: "pending" } }));
+  world.reconciler.adopt();
+  world.reconciler.start();
+  t.deepEqual(await world.heard(), [...leaving.slice(1), ...left]);
+  t.is(world.annotation(), undefined);
+});
+
+test("a step that fails while a pod leaves is tried again, and peers still have their time", async (t) => {
+  const world = new World(t);
+  world.pods.set(pod({ labels: {} }));
+  world.namespaces.set(namespace(ambient));
+  world.reconciler.start();
+  await world.heard();
+  world.failing.add("uncapture");
+  world.namespaces.set(namespace());
+  await world.heard();
+  t.is(world.annotation(), "pending");
+  world.failing.delete("uncapture");
+  await world.clock.advance(5);
+  t.deepEqual(await world.heard(), leaving.slice(1));
+  await world.clock.advance(peersLearnMs);
+  t.deepEqual(await world.heard(), left);
 });
 
 test("a ztunnel that is away leaves the rules in place and the pod pending, until it comes", async (t) => {
@@ -273,7 +348,7 @@ test("a job that is done is released without touching its network", async (t) =>
   world.reconciler.start();
   await world.heard();
   world.pods.set(pod({ phase: "Succeeded", annotations: { [redirection]: "enabled" } }));
-  t.deepEqual(await world.heard(), ["annotate pending through status", "no probes uid-1", "del uid-1", "annotate nothing through status"]);
+  t.deepEqual(await world.heard(), ["annotate pending through status", "no probes uid-1", "del uid-1", "annotate nothing through status"], "nobody waits");
 });
 
 test("an agent that restarts finds its pods: in the snapshot at once, proven without a moment as pending", async (t) => {
@@ -309,7 +384,9 @@ test("a pod that should no longer be enrolled when the agent starts is released"
   world.reconciler.adopt();
   t.is([...world.enroller.snapshot()].length, 0);
   world.reconciler.start();
-  t.deepEqual(await world.heard(), ["annotate pending through status", "no probes uid-1", "no rules", "del uid-1", "annotate nothing through status"]);
+  t.deepEqual(await world.heard(), leaving);
+  await world.clock.advance(peersLearnMs);
+  t.deepEqual(await world.heard(), left);
 });
 
 test("rules that somebody changed are put back, once", async (t) => {
@@ -355,7 +432,11 @@ test("an uninstall releases every pod", async (t) => {
   world.pods.set(pod());
   world.reconciler.start();
   await world.heard();
-  await world.reconciler.releaseAll(new AbortController().signal);
-  t.is((await world.heard()).at(-1), "annotate nothing through status", "and it is not enrolled again, whatever its label says");
+  const releasing = world.reconciler.releaseAll(new AbortController().signal);
+  while (!world.said.includes("no probes uid-1")) await new Promise((resolve) => setImmediate(resolve));
+  await new Promise((resolve) => setImmediate(resolve));
+  await world.clock.advance(peersLearnMs);
+  await releasing;
+  t.deepEqual(await world.heard(), [...leaving, ...left], "and it is not enrolled again, whatever its label says");
   t.is(world.annotation(), undefined);
 });

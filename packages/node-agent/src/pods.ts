@@ -122,15 +122,29 @@ export class Pods implements AsyncDisposable {
 
   /** Takes every pod out of the mesh, and no pod in any more: the mesh is being uninstalled. */
   async releaseAll(signal: AbortSignal): Promise<void> {
-    const { enroller, pods, log } = this.#options;
+    const { enroller, clock, log } = this.#options;
     await this.#stop();
-    for (const key of enroller.keys()) {
+    const longest = await this.#releaseEach(enroller.keys(), signal);
+    if (longest === 0) return;
+    // All of them wait for their peers together; a deadline that comes first is one that the second round meets.
+    await clock.sleep(longest, { signal }).catch(() => log.warn("no time is left for peers to learn that pods leave"));
+    await this.#releaseEach(enroller.keys(), signal);
+  }
+
+  /** Returns after how many milliseconds the last of them may be asked again. */
+  async #releaseEach(keys: readonly string[], signal: AbortSignal): Promise<number> {
+    const { enroller, pods, log } = this.#options;
+    let longest = 0;
+    for (const key of keys) {
       const pod = pods.get(key);
       if (pod === undefined) continue;
-      await this.#turns
-        .run(key, () => enroller.release(pod, { running: !isTerminal(pod), signal }))
-        .catch((thrown: unknown) => log.warn("a pod was not released", { pod: key, error: MeshError.from(thrown, "NODE_AGENT_RELEASE_FAILED") }));
+      try {
+        longest = Math.max(longest, await this.#turns.run(key, () => enroller.release(pod, { running: !isTerminal(pod), signal })));
+      } catch (thrown) {
+        log.warn("a pod was not released", { pod: key, error: MeshError.from(thrown, "NODE_AGENT_RELEASE_FAILED") });
+      }
     }
+    return longest;
   }
 
   /** Resolves when nothing waits to be reconciled. */
@@ -160,7 +174,9 @@ export class Pods implements AsyncDisposable {
     // The CNI plugin's pod may be ahead of the watch of namespaces: its namespace's own event decides.
     if (decision.kind === "leave-out" && decision.reason === "not-labelled" && namespace === undefined) return;
     if (decision.kind === "leave-out") {
-      if (known || redirectionOf(pod) !== undefined) await enroller.release(pod, { running: !isTerminal(pod), signal });
+      if (!known && redirectionOf(pod) === undefined) return;
+      const againMs = await enroller.release(pod, { running: !isTerminal(pod), signal });
+      if (againMs > 0) this.#tasks.run(`release of ${key}`, (stopped) => this.#later(key, againMs, stopped));
       return;
     }
     // Without a network there is nothing to do yet: the CNI plugin, or the pod's address, comes next.
@@ -173,6 +189,11 @@ export class Pods implements AsyncDisposable {
       if (errorCode(thrown) !== "NODE_AGENT_ZTUNNEL_ABSENT") throw thrown;
       this.#options.log.info("a pod waits for a ztunnel on this node", { pod: key });
     }
+  }
+
+  async #later(key: string, delayMs: number, signal: AbortSignal): Promise<void> {
+    await this.#options.clock.sleep(delayMs, { signal });
+    this.#queue.add(key);
   }
 
   async #resync(signal: AbortSignal): Promise<void> {

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { applyNft, hasIpv6, inNamespace, type NetworkNamespace, runIn } from "@fairway/linux";
 import { MeshError } from "@fairway/runtime";
-import { mangleTable, natTable, podRules, podRulesRemoval, type RuleOptions } from "./rules.ts";
+import { mangleTable, natTable, podCaptureRemoval, podRules, podRulesRemoval, type RuleOptions } from "./rules.ts";
 
 /** Answers of the application to a foreign address are delivered to ztunnel, locally (ztunnel contract 7.2). */
 const rulePreference = 32_764;
@@ -18,6 +18,9 @@ export interface PodRedirection {
   apply(namespace: NetworkNamespace, options: RuleOptions, signal: AbortSignal): Promise<RulesFingerprint>;
   /** What stands now; undefined when a table is missing. */
   inspect(namespace: NetworkNamespace, signal: AbortSignal): Promise<RulesFingerprint | undefined>;
+  /** Ends the capture; what came through a tunnel still reaches the application and is answered. Idempotent. */
+  uncapture(namespace: NetworkNamespace, signal: AbortSignal): Promise<void>;
+  /** Takes out everything. Idempotent. */
   remove(namespace: NetworkNamespace, signal: AbortSignal): Promise<void>;
 }
 
@@ -37,6 +40,9 @@ export function podRedirection(procRoots: readonly string[] = ["/proc"]): PodRed
       return fingerprint;
     },
     inspect: listed,
+    async uncapture(namespace, signal) {
+      await applyNft(namespace, podCaptureRemoval(), { signal });
+    },
     async remove(namespace, signal) {
       await applyNft(namespace, podRulesRemoval(), { signal });
       setLooseTracking(namespace, procRoots, "1");

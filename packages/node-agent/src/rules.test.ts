@@ -1,6 +1,6 @@
 import test from "ava";
 import { hostRules } from "./host-rules.ts";
-import { podRules, podRulesRemoval } from "./rules.ts";
+import { podCaptureRemoval, podRules, podRulesRemoval } from "./rules.ts";
 import { defaultRules } from "./test-namespaces.ts";
 
 const pod = `add table inet istio-ambient-raw
@@ -105,6 +105,10 @@ test("removal names all three tables and works where there are none", (t) => {
       .filter((line) => line.startsWith("delete")),
     ["nat", "mangle", "raw"].map((name) => `delete table inet istio-ambient-${name}`),
   );
+});
+
+test("the end of the capture takes the redirection and leaves what carries ztunnel's connections to the application", (t) => {
+  t.is(podCaptureRemoval(), "add table inet istio-ambient-nat\ndelete table inet istio-ambient-nat\n");
 });
 
 test("the node's rules match by user, mark or any local socket, and carry each address once", (t) => {

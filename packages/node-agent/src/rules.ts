@@ -27,13 +27,25 @@ const tcp = "meta l4proto tcp";
 export function podRules(options: RuleOptions): string {
   const tables = [nat(options), mangle(), ...(options.dnsCapture ? [raw()] : [])];
   // Without DNS capture a table of an earlier wish must go.
-  const stale = options.dnsCapture ? "" : `add table inet ${rawTable}\ndelete table inet ${rawTable}\n`;
+  const stale = options.dnsCapture ? "" : removal(rawTable);
   return `${stale}${tables.join("")}`;
+}
+
+/**
+ * Takes only the redirection out, also where there is none: the pod sends and receives as if it were in no mesh, while what keeps
+ * ztunnel's connections to the application going still stands.
+ */
+export function podCaptureRemoval(): string {
+  return removal(natTable);
 }
 
 /** Takes every rule of ours out of a pod, also where there is none. */
 export function podRulesRemoval(): string {
-  return [natTable, mangleTable, rawTable].map((table) => `add table inet ${table}\ndelete table inet ${table}\n`).join("");
+  return removal(natTable, mangleTable, rawTable);
+}
+
+function removal(...tables: readonly string[]): string {
+  return tables.map((table) => `add table inet ${table}\ndelete table inet ${table}\n`).join("");
 }
 
 function nat({ bypassInbound, dnsCapture, virtualInterfaces, probeIpv4, probeIpv6 }: RuleOptions): string {

@@ -62,6 +62,22 @@ test("a half-closed connection ends after its silence, not while bytes move, and
   t.is(expired, 1);
 });
 
+test("a connection whose socket was reset ends after its silence too", async (t) => {
+  const { near, far } = await halfClosable(t);
+  const clock = new ManualClock();
+  let expired = 0;
+  using _watch = watchHalfClosed(near, { clock, afterMs: 1_000, moved: () => 0, expire: () => void expired++ });
+  if (near.connecting) await once(near, "connect");
+  near.on("error", () => {}).resume();
+  const closed = new Promise((resolve) => near.once("close", resolve));
+  far.resetAndDestroy();
+  await closed;
+  await clock.advance(999);
+  t.is(expired, 0);
+  await clock.advance(1);
+  t.is(expired, 1);
+});
+
 test("a deadline ends a wait that ignores its signal", async (t) => {
   const clock = new ManualClock();
   const reason = new Error("too late");

@@ -2,6 +2,7 @@ import { createHash, randomFillSync } from "node:crypto";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import type { AuthorizationPolicy, WorkloadUid } from "@fairway/model";
+import { captureProbeDestinations } from "@fairway/protocol";
 import test, { type ExecutionContext } from "ava";
 import type { PodProxy } from "./pod-proxy.ts";
 import { application, client, eventually, loopbackAddresses, policy, readAll, service, TestMesh, type TestMeshOptions, workload } from "./test-mesh.ts";
@@ -40,6 +41,24 @@ test.serial("bytes pass from a captured client through a tunnel to the applicati
     /src\.workload="a".*dst\.addr=127\.[\d.]+:15008 dst\.hbone_addr=127\.[\d.]+:\d+ dst\.workload="b".*direction="outbound" bytes_sent=5 bytes_recv=5/,
   );
 });
+
+for (const { ip, port } of captureProbeDestinations) {
+  test.serial(`the node agent's capture probe of ${ip} is answered with a FIN, and nobody hears of it`, async (t) => {
+    const mesh = new TestMesh(t, { change: { workloads: [] } });
+    const a = await mesh.pod("a", at(1), () => ({ ip, port }));
+    const counted = async (): Promise<string[]> => (await mesh.registry.metrics()).split("\n").filter((line) => /^(istio_tcp|fairway_ztunnel)/.test(line));
+    const before = await counted();
+    const socket = await client(t, at(1), a.port("outbound") ?? 0);
+    t.is((await readAll(socket)).toString(), "");
+    socket.end();
+    await once(socket, "close");
+    t.is(socket.errored, null);
+    t.is(a.size, 0);
+    t.deepEqual(mesh.accessLines(), []);
+    t.deepEqual(await counted(), before);
+    t.true(mesh.lines.some((line) => line.includes("\tdebug\t") && line.includes("capture probe")));
+  });
+}
 
 test.serial("a server that speaks first is heard", async (t) => {
   const { connect } = await pair(t, (socket) => void socket.write("220 ready\r\n"));
