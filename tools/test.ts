@@ -82,7 +82,9 @@ function run(suite: Suite): Promise<Outcome> {
     child.on("close", (code) => {
       const tests = suite.command.includes("ava");
       const { names: skipped, asPassed } = tests ? skipsIn(output) : { names: [], asPassed: 0 };
-      const counted = tests ? count(output, /^\s*(\d+) tests? passed/gm) - asPassed : code === 0 ? 1 : 0;
+      // When something failed, ava's own sum leaves out the passed ones: their lines are counted then.
+      const summed = count(output, /^\s*(\d+) tests? passed/gm) || count(output.replaceAll(/^\s*✔ .*$/gm, "1 line"), /^(1) line$/gm);
+      const counted = tests ? summed - asPassed : code === 0 ? 1 : 0;
       const broken = count(output, /^\s*(\d+) (?:tests? failed|uncaught exceptions?|unhandled rejections?)/gm);
       const failed = code === 0 ? broken : Math.max(1, broken);
       const seconds = (performance.now() - started) / 1000;

@@ -116,6 +116,26 @@ test("without overlay every directory of the machine is bound read-only, and tho
   execFileSync("sh", ["-n"], { input: script });
 });
 
+test("in a user namespace a directory on the way to a mount is an overlay whose way the container owns, and links are not followed", (t) => {
+  const tree: Record<string, { name: string; kind: "directory" | "file" | "symlink" }[]> = {
+    "/": [
+      { name: "usr", kind: "directory" },
+      { name: "var", kind: "directory" },
+    ],
+    "/var": [
+      { name: "lib", kind: "directory" },
+      { name: "run", kind: "symlink" },
+    ],
+  };
+  const mounts = ["/var/lib/data", "/var/run/secrets"].map((target) => ({ source: "/state/a", target, kind: "directory" as const, readOnly: false }));
+  const script = rootScript({ ...options, mounts, copies: [], strategy: "layers", hostPid: true, list: (directory) => tree[directory] ?? [] });
+  t.true(script.includes("mount --rbind /usr /state/work/root/usr"));
+  t.true(script.includes("mkdir -p /state/work/upper/var /state/work/upper/var/lib /state/work/work/var\n"), script);
+  t.regex(script, /if ! mount -t overlay overlay -o userxattr,lowerdir=\/var,.* \/state\/work\/root\/var /);
+  t.true(script.includes("|| mount --rbind /.host/proc /proc"), "the machine's own /proc where another cannot be made");
+  execFileSync("sh", ["-n"], { input: script });
+});
+
 test("a quoted word reaches the program as it was", (t) => {
   for (const word of ["", "a", "it's", '"$x"`y`\\', "a\nb", "-n", "~", "*"])
     t.is(execFileSync("sh", ["-c", `printf %s ${quote(word)}`], { encoding: "utf8" }), word);
