@@ -54,6 +54,6 @@ export interface KubeletGateway {
   logs(request: LogRequest, options: { signal: AbortSignal }): AsyncIterable<Uint8Array>;
   /** Starts a process; the abort of the signal kills it. */
   exec(request: ExecRequest, options: { signal: AbortSignal }): Promise<ExecSession>;
-  /** Connects to `127.0.0.1:port` inside the pod's network namespace. */
+  /** Connects to `127.0.0.1:port` inside the pod's network namespace. The connection may arrive paused. */
   dial(request: DialRequest, options: { signal: AbortSignal }): Promise<Duplex>;
 }

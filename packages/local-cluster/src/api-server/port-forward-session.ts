@@ -68,6 +68,8 @@ function attach(connection: Duplex, channel: number, { client }: SessionOptions)
     connection.pause();
     client.send(Buffer.concat([Buffer.from([channel]), chunk]), () => connection.resume());
   });
+  // A dialled socket arrives paused, and a listener alone does not start one that was paused.
+  connection.resume();
   // The protocol cannot close one channel: the end of the only connection ends the session.
   connection.once("close", () => client.close(1000));
 }

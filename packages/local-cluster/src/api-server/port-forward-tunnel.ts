@@ -109,6 +109,8 @@ function attach(connection: Duplex, stream: SpdyStream, entry: Forwarded, forwar
     connection.pause();
     stream.write(chunk, () => connection.resume());
   });
+  // A dialled socket arrives paused, and a listener alone does not start one that was paused.
+  connection.resume();
   let finished = false;
   const finish = (): void => {
     if (finished) return;

@@ -12,7 +12,7 @@ import { isObject, type Json, type JsonObject } from "./json.ts";
 import type { ExecSession, KubeletGateway } from "./kubelet-gateway.ts";
 import { type ApiServer, type ApiServerOptions, startApiServer } from "./server.ts";
 
-/** A kubelet of one answer each: logs name their container, `exec` knows cat, echo, fail and exit, dial goes to loopback. */
+/** A kubelet of one answer each: logs name their container, `exec` knows cat, echo, fail and exit, dial goes to loopback and, as a kubelet's, arrives paused. */
 export const scriptedKubelet: KubeletGateway = {
   async *logs({ container, tailLines, follow }, { signal }) {
     if (container === "broken") throw new MeshError("LOCAL_CLUSTER_NO_LOG", "the container never started; check its image");
@@ -23,7 +23,7 @@ export const scriptedKubelet: KubeletGateway = {
   exec: async ({ command }) => scriptedProcess(command),
   dial: ({ port }) =>
     new Promise((resolve, reject) => {
-      const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true }, () => resolve(socket));
+      const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true }, () => resolve(socket.pause()));
       socket.once("error", reject);
     }),
 };
