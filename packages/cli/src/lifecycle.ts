@@ -6,7 +6,7 @@ import { destroyLeftovers } from "@fairway/local-cluster";
 import { MeshError } from "@fairway/runtime";
 import { installMesh } from "./demo/mesh.ts";
 import { eventually } from "./demo/shop.ts";
-import { progressOn } from "./output.ts";
+import { enterLine, progressOn } from "./output.ts";
 import { raiseCluster } from "./raise.ts";
 
 interface UpState {
@@ -45,7 +45,7 @@ export async function up({ stateFolder, nodes, name }: { stateFolder: string; no
       async () => {
         if (exited) return { failed: await readFile(`${stateFolder}/up.log`, "utf8") };
         const current = await readState(stateFolder);
-        return current?.kubeconfig === undefined ? undefined : { kubeconfig: current.kubeconfig };
+        return current?.kubeconfig === undefined ? undefined : { kubeconfig: current.kubeconfig, pid: current.pid };
       },
       { timeoutMs: upTimeoutMs },
     ),
@@ -57,7 +57,7 @@ export async function up({ stateFolder, nodes, name }: { stateFolder: string; no
     );
   child.unref();
   process.stdout.write(
-    `The mesh is up. Try:\n\n  export KUBECONFIG=${state.kubeconfig}\n  kubectl get nodes\n  kubectl apply -f examples/shop/shop.yaml\n  kubectl label namespace shop istio.io/dataplane-mode=ambient\n\n${downCommand(name)} takes it away again.\n`,
+    `The mesh is up. Try:\n\n${enterLine(state.pid)}  export KUBECONFIG=${state.kubeconfig}\n  kubectl get nodes\n  kubectl apply -f examples/shop/shop.yaml\n  kubectl label namespace shop istio.io/dataplane-mode=ambient\n\n${downCommand(name)} takes it away again.\n`,
   );
 }
 

@@ -128,10 +128,10 @@ async function build(options: Settled, stack: AsyncDisposableStack): Promise<Omi
   const { name, stateDir, families, clock, log, onProgress = () => undefined } = options;
   await selfTest();
   const machine = await probeMachine(stateDir);
-  if (machine.rootStrategy === "bind") log.warn("overlay mounts are refused here; containers get a read-only view of this machine's directories");
+  if (machine.rootStrategy !== "overlay") log.warn("an overlay over / is refused here; containers get a read-only view of this machine's directories");
   if (machine.cgroupRoot === undefined && !machine.ownsProc)
     log.warn("no cgroup hierarchy is writable; a node agent cannot find running pods by their processes");
-  if (!machine.changesUsers) log.warn("the programs are not readable by other users; users and capabilities that pods ask for are not honoured");
+  if (!machine.changesUsers) log.warn("other users do not exist here or cannot read the programs; users and capabilities that pods ask for are not honoured");
   rmSync(join(stateDir, "nodes"), { recursive: true, force: true });
   const ledger = new Ledger(stateDir);
   ledger.recordProcess(process.pid, "owner");

@@ -1,7 +1,7 @@
 /** `fairway demo`: raises a mesh on this machine, walks through what it is for, and says what it observed. */
 import { rm } from "node:fs/promises";
 import type { Cluster } from "@fairway/local-cluster";
-import { type Progress, progressOn } from "../output.ts";
+import { enterLine, type Progress, progressOn } from "../output.ts";
 import { raiseCluster } from "../raise.ts";
 import { allRolledOut, applyFile, installMesh } from "./mesh.ts";
 import { Observations } from "./observation.ts";
@@ -62,7 +62,7 @@ async function walk(stage: Stage, progress: Progress, stop: AbortSignal): Promis
 
 async function holdUp(cluster: Cluster, stop: AbortSignal): Promise<void> {
   process.stderr.write(
-    `\nThe cluster stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG=${cluster.kubeconfigPath}\n  kubectl get pods -A -o wide\n  kubectl label namespace shop istio.io/dataplane-mode=ambient\n  kubectl logs -n fairway-system -l app=ztunnel -f\n\n`,
+    `\nThe cluster stays up until Ctrl-C. In another terminal:\n\n${enterLine(process.pid)}  export KUBECONFIG=${cluster.kubeconfigPath}\n  kubectl get pods -A -o wide\n  kubectl label namespace shop istio.io/dataplane-mode=ambient\n  kubectl logs -n fairway-system -l app=ztunnel -f\n\n`,
   );
   await new Promise<void>((resolve) => {
     if (stop.aborted) resolve();
