@@ -106,6 +106,30 @@ test.serial("a node agent that restarts disturbs no connection and keeps its pod
   t.is((await mesh.pod("shop", "client")).metadata.annotations?.["ambient.istio.io/redirection"], "enabled");
 });
 
+test.serial("a pod that leaves the mesh and comes back hangs nobody: what is open is served on or ends, and what is new works", async (t) => {
+  await mesh.app({ namespace: "shop", name: "leaver", node: 2 });
+  const { metadata } = await mesh.pod("shop", "leaver");
+  const mode = (value: string | null): Promise<Pod> =>
+    mesh.cluster.client.mergePatch(pods, metadata.name, "shop", { metadata: { labels: { "istio.io/dataplane-mode": value } } });
+  const redirection = async (): Promise<string | undefined> =>
+    (await mesh.cluster.client.get(pods, metadata.name, "shop")).metadata.annotations?.["ambient.istio.io/redirection"];
+  const stays = await mesh.start<{ event: string; at: number }>(client, "stay", "leaver", 7000, 50);
+  await eventually("an echo", async () => stays.lines.find(({ event }) => event === "echo"));
+  await mode("none");
+  await eventually("its leaving", async () => ((await redirection()) === undefined ? true : undefined));
+  const leftAt = Date.now();
+  await eventually(
+    "an echo after it left, or the end of the connection",
+    async () => stays.lines.find(({ event, at }) => event === "closed" || (event === "echo" && at > leftAt)),
+    5_000,
+  );
+  await stays.stop();
+  t.like(await mesh.act(client, "echo", "leaver", 7000, "in the clear"), { reply: "in the clear" });
+  await mode(null);
+  await eventually("its return", async () => ((await redirection()) === "enabled" ? true : undefined));
+  t.like(await mesh.act(client, "echo", "leaver", 7000, "in the mesh again"), { reply: "in the mesh again" });
+});
+
 test.serial("the data plane does not notice that the controller is away for a minute", async (t) => {
   const stays = await mesh.start<{ event: string }>(client, "stay", "server", 7000, 100);
   const scale = (replicas: number): Promise<unknown> =>
