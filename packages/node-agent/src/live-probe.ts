@@ -60,6 +60,8 @@ async function ended(socket: Socket, { signal, clock }: { readonly signal: Abort
   signal.removeEventListener("abort", onEvent);
   if (socket.readableEnded) socket.destroySoon();
   else socket.resetAndDestroy();
+  // Gone before this returns: the pod's network may go next, and the last word to ztunnel with it.
+  if (!socket.closed) await new Promise((resolve) => socket.once("close", resolve));
   signal.throwIfAborted();
 }
 
