@@ -28,6 +28,8 @@ export async function up({ stateFolder, nodes, name }: { stateFolder: string; no
   if (running !== undefined && (await isRunning(running)))
     throw new MeshError("CLI_ALREADY_UP", `a cluster is already up; use it with KUBECONFIG=${running.kubeconfig}, or take it down with ${downCommand(name)}`);
   await mkdir(stateFolder, { recursive: true });
+  // What a crashed one wrote must not be taken for the word of the one that starts now.
+  await rm(`${stateFolder}/up.json`, { force: true });
   const progress = progressOn(process.stderr);
   const log = openSync(`${stateFolder}/up.log`, "a");
   const child = spawn(process.execPath, [process.argv[1] ?? "", "up", "--foreground", "--name", name, "--nodes", String(nodes), "--state", stateFolder], {
@@ -133,7 +135,9 @@ async function isRunning({ pid, startTime }: UpState): Promise<boolean> {
 async function processStartTime(pid: number): Promise<string | undefined> {
   try {
     const stat = await readFile(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    // A zombie has ended; only nobody has asked how.
+    return fields[0] === "Z" ? undefined : fields[19];
   } catch {
     return undefined;
   }

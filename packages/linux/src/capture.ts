@@ -6,6 +6,7 @@ import { type Packet, parseFrame } from "./packet.ts";
 import { AF_PACKET, bindSocket, closeDescriptor, errnoOf, getOption, interfaceIndex, openSocket, receivePacket, SOCK_RAW, setOption } from "./system-calls.ts";
 
 const SOL_SOCKET = 1;
+const SO_RCVBUF = 8;
 const SO_RCVBUFFORCE = 33;
 const SOL_PACKET = 263;
 const PACKET_STATISTICS = 6;
@@ -96,13 +97,23 @@ export function capturePackets(
   };
 }
 
+/** In a user namespace the system-wide bound stands (socket(7)); what does not fit is counted as dropped. */
+function enlargeBuffer(fd: number): void {
+  try {
+    setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBufferBytes);
+  } catch (thrown) {
+    if (errnoOf(thrown) !== "EPERM") throw thrown;
+    setOption(fd, SOL_SOCKET, SO_RCVBUF, receiveBufferBytes);
+  }
+}
+
 /** Made without a protocol, so that nothing arrives from other interfaces before the bind. */
 function packetSocket(interfaceName: string): number {
   const index = interfaceIndex(interfaceName);
   if (index === 0) throw new MeshError("LINUX_INTERFACE_NOT_FOUND", `there is no interface ${interfaceName} in this network namespace`);
   const fd = openSocket(AF_PACKET, SOCK_RAW);
   try {
-    setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, receiveBufferBytes);
+    enlargeBuffer(fd);
     const address = Buffer.alloc(linkAddressBytes);
     address.writeUInt16LE(AF_PACKET, 0);
     address.writeUInt16BE(ETH_P_ALL, 2);
