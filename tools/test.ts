@@ -29,6 +29,7 @@ const root = join(import.meta.dirname, "..");
 const checks: readonly Suite[] = [
   { name: "lint", folder: root, command: ["biome", "check", "."] },
   { name: "boundaries", folder: root, command: ["depcruise", "--config", ".dependency-cruiser.mjs", "packages"] },
+  { name: "unused", folder: root, command: ["knip", "--no-config-hints"] },
   { name: "documents", folder: root, command: ["node", "tools/check-docs.ts"] },
   { name: "chart", folder: root, command: ["node", "tools/render-chart.ts", "--check"] },
 ];
