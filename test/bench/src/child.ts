@@ -22,10 +22,10 @@ export function killAll(): void {
   for (const child of live) child.kill("SIGKILL");
 }
 
-/** Starts a program of this package on `core`; resolves when it answered `setup`. */
+/** Starts a program of this package, on `core` or wherever there is room; resolves when it answered `setup`. */
 export async function startProgram(
   file: string,
-  core: number,
+  core: number | undefined,
   setup: unknown,
   { profile = false }: { profile?: boolean } = {},
 ): Promise<{ child: Child; answer: unknown }> {
@@ -45,8 +45,8 @@ export function startCommand(command: string, args: readonly string[], core: num
   return wrap(spawnOn(core, command, args, ["ignore", "ignore", "inherit"]), command);
 }
 
-function spawnOn(core: number, command: string, args: readonly string[], stdio: ("ignore" | "inherit" | "ipc")[]): ChildProcess {
-  const [program, rest] = canPin ? ["taskset", ["-c", String(core), command, ...args]] : [command, [...args]];
+function spawnOn(core: number | undefined, command: string, args: readonly string[], stdio: ("ignore" | "inherit" | "ipc")[]): ChildProcess {
+  const [program, rest] = canPin && core !== undefined ? ["taskset", ["-c", String(core), command, ...args]] : [command, [...args]];
   const child = spawn(program, rest, { stdio });
   live.add(child);
   child.once("exit", () => live.delete(child));

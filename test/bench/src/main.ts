@@ -33,10 +33,10 @@ async function main(): Promise<void> {
   const started = performance.now();
   await using stack = new Stack();
 
-  const { child: backend, answer } = await startProgram("./backend.js", 1, {});
+  const { child: backend, answer } = await startProgram("./backend.js", undefined, {});
   stack.add(async () => backend[Symbol.asyncDispose]());
   const backends = answer as Ports;
-  const { child: load } = await startProgram("./load.js", 0, { kind: "hello" });
+  const { child: load } = await startProgram("./load.js", undefined, { kind: "hello" });
   stack.add(async () => load[Symbol.asyncDispose]());
 
   const authority = newAuthority();
