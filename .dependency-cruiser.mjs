@@ -1,6 +1,6 @@
 // The boundaries of the house, as docs/overview.md draws them. A package may import only what its row allows.
 const engines = ["kube", "xds", "pki", "hbone", "linux"];
-const programs = ["cli", "local-cluster", "node-agent", "controller", "ztunnel"];
+const programs = ["cli", "local-cluster", "node-agent", "controller", "ztunnel", "waypoint"];
 const allowed = {
   model: [],
   runtime: [],
@@ -11,6 +11,7 @@ const allowed = {
   kube: ["runtime"],
   linux: ["runtime"],
   ztunnel: ["model", "runtime", "protocol", "xds", "pki", "hbone", "linux"],
+  waypoint: ["model", "runtime", "protocol", "xds", "pki", "hbone"],
   controller: ["model", "runtime", "protocol", "xds", "pki", "kube"],
   "node-agent": ["model", "runtime", "protocol", "kube", "linux"],
   "local-cluster": ["model", "runtime", "kube", "linux", "pki"],

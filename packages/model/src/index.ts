@@ -21,6 +21,30 @@ export {
   tryParseSocketAddress,
 } from "./address.ts";
 export { authorize, type DenialReason, type DryRunResult, type Verdict } from "./authorize.ts";
+export { HeaderFields } from "./header-fields.ts";
+export type { Claims, JsonValue, RequestFacts, RequestHead } from "./http-request.ts";
+export {
+  type ForwardAction,
+  type GrpcRetryCondition,
+  type HeaderChanges,
+  type HeaderMatch,
+  type HeaderValue,
+  type HttpRoute,
+  type Mirror,
+  noHeaderChanges,
+  type PathChange,
+  type PathMatch,
+  type QueryMatch,
+  type Redirect,
+  type RetryCondition,
+  type RetryPolicy,
+  type Rewrite,
+  type RouteAction,
+  type RouteMatch,
+  type RouteTable,
+  type VirtualHost,
+  type WeightedBackend,
+} from "./http-route.ts";
 export { defaultTrustDomain, type Identity, identityOf, parseSpiffeId, type SpiffeId, spiffeId, tryParseSpiffeId } from "./identity.ts";
 export { InvalidValueError } from "./invalid-value.ts";
 export {
@@ -33,6 +57,7 @@ export {
   type ServiceAccountMatch,
   type StringMatch,
 } from "./policy.ts";
+export type { RequestCondition, RequestPolicy, RequestVerdict, TokenRule } from "./request-policy.ts";
 export type {
   InboundRejection,
   InboundRequest,
@@ -48,6 +73,18 @@ export { resolveOutbound } from "./resolve-outbound.ts";
 export type { LoadBalancing, LocalityScope, Service, WeightedWaypoint } from "./service.ts";
 export type { Party, Snapshot, SnapshotChange } from "./snapshot.ts";
 export { applyChange, emptySnapshot } from "./store.ts";
+export type { Pattern, TextMatch } from "./text-match.ts";
+export {
+  type Cluster,
+  type ClusterEndpoints,
+  type ClusterLimits,
+  defaultConnectTimeoutMs,
+  type Ejection,
+  type Endpoint,
+  type LocalityEndpoints,
+  unlimited,
+} from "./upstream-cluster.ts";
+export { passthroughCluster, type ServedPort, type ServedTarget, unknownCluster } from "./waypoint-config.ts";
 export {
   type ApplicationTunnel,
   type AppProtocol,

@@ -1,0 +1,17 @@
+/** The L7 proxy: requests of bound services and workloads, governed and routed. */
+export { type Body, type BodySink, emptyBody, textBody } from "./body.ts";
+export type { Downstream, Exchange, ExchangeRecord, Stage } from "./exchange.ts";
+export {
+  type Answer,
+  type ClientConnection,
+  type ConnectHttp,
+  type Delivery,
+  defaultHttpLimits,
+  type HttpLimits,
+  type HttpVersion,
+  type IncomingRequest,
+  type OutgoingRequest,
+  type ServeHttp,
+  type ServerConnection,
+  type ServerConnectionOptions,
+} from "./http-connection.ts";
