@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { applyChange, emptySnapshot, type SnapshotChange } from "@fairway/model";
 import { type Clock, MeshError, Watched } from "@fairway/runtime";
+import { decideNow } from "./decide-now.ts";
 import { parseMesh } from "./mesh-file.ts";
 import type { MeshChange, MeshView } from "./mesh-source.ts";
 import { waitForWorkload } from "./wait-for-workload.ts";
@@ -22,6 +23,7 @@ export function staticMeshView(change: SnapshotChange, options: { readonly nodeN
     changes,
     snapshot,
     synced: new Watched(true),
+    decide: (decision, wait) => decideNow(changes, decision, wait),
     waitForWorkload: (pod, wait) => waitForWorkload({ changes, ...options }, pod, wait),
     async [Symbol.asyncDispose]() {},
   };

@@ -13,6 +13,12 @@ export interface MeshView extends AsyncDisposable {
   /** The latest state. Kept while the control plane is away. */
   readonly changes: Watch<MeshChange>;
   readonly snapshot: Snapshot;
+  /**
+   * Runs a pure decision on the latest state. Where only a part of the mesh is held here, what the decision looked at and was not held is
+   * fetched and the decision runs again, so it may run more than once; the result is that of a run that knew everything it looked at.
+   * It is computed in the turn in which the promise resolves. Throws what kept the facts away, or the signal's reason.
+   */
+  decide<T>(decision: (snapshot: Snapshot) => T, options: { signal: AbortSignal }): Promise<T>;
   /** True once every subscribed type had its first accepted answer. */
   readonly synced: Watch<boolean>;
   /**

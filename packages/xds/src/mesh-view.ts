@@ -15,6 +15,7 @@ import { addressTypeUrl, authorizationTypeUrl, decodeAddress, decodeAuthorizatio
 import { type Clock, type Logger, messageOf, type Watch, Watched } from "@fairway/runtime";
 import { XdsClient, type XdsConnection } from "./client.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
+import { decideNow } from "./decide-now.ts";
 import type { MeshChange, MeshView } from "./mesh-source.ts";
 import type { NodeIdentity } from "./node.ts";
 import type { ReceivedResource, ResourceSink } from "./subscription.ts";
@@ -60,6 +61,7 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
     },
     synced: client.synced,
     connection: client.connection,
+    decide: (decision, wait) => decideNow(changes, decision, wait),
     waitForWorkload: (pod, wait) => waitForWorkload({ changes, nodeName, clock }, pod, wait),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   };

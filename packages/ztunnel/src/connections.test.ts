@@ -1,4 +1,5 @@
 import { type ConnectionFacts, parseIp, parseSpiffeId } from "@fairway/model";
+import { silentLogger, TaskGroup } from "@fairway/runtime";
 import test from "ava";
 import { Connections } from "./connections.ts";
 import { MemoryMesh, policy, workload } from "./test-mesh.ts";
@@ -11,69 +12,78 @@ const facts = (port = 80): ConnectionFacts => ({
   identity: parseSpiffeId("spiffe://cluster.local/ns/default/sa/a"),
 });
 
-test("a denied connection is not registered", (t) => {
+const tasks = new TaskGroup(silentLogger);
+/** What a change causes has run. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test("a denied connection is not registered", async (t) => {
   const mesh = new MemoryMesh({ workloads: [b], policies: [policy("deny", { destinationPorts: [80] })] });
-  using connections = new Connections({ mesh });
-  t.false(connections.admit(b, facts(), summary).allowed);
+  using connections = new Connections({ mesh, tasks });
+  t.false((await connections.admit(b, facts(), summary)).allowed);
   t.is(connections.size, 0);
 });
 
-test("connections with equal facts are evaluated once and all end", (t) => {
+test("connections with equal facts are evaluated once and all end", async (t) => {
   const mesh = new MemoryMesh({ workloads: [b] });
   let evaluations = 0;
-  using connections = new Connections({ mesh, onVerdict: () => void evaluations++ });
-  const admitted = [1, 2, 3].map(() => connections.admit(b, facts(), summary));
+  using connections = new Connections({ mesh, tasks, onVerdict: () => void evaluations++ });
+  const admitted = await Promise.all([1, 2, 3].map(() => connections.admit(b, facts(), summary)));
   evaluations = 0;
   mesh.apply({ policies: [policy("deny", { destinationPorts: [80] })] });
+  await settled();
   t.is(evaluations, 1);
   for (const admission of admitted) t.true(admission.allowed && admission.connection.signal.aborted);
   const [first] = admitted;
   t.regex(String(first?.allowed && first.connection.signal.reason), /connection closed due to policy change/);
 });
 
-test("a connection that ended leaves the others of its key alone", (t) => {
+test("a connection that ended leaves the others of its key alone", async (t) => {
   const mesh = new MemoryMesh({ workloads: [b] });
-  using connections = new Connections({ mesh });
-  const [one, two] = [connections.admit(b, facts(), summary), connections.admit(b, facts(), summary)];
+  using connections = new Connections({ mesh, tasks });
+  const [one, two] = [await connections.admit(b, facts(), summary), await connections.admit(b, facts(), summary)];
   if (!one.allowed || !two.allowed) return t.fail();
   one.connection[Symbol.dispose]();
   mesh.apply({ policies: [policy("deny", { destinationPorts: [80] })] });
+  await settled();
   t.false(one.connection.signal.aborted);
   t.true(two.connection.signal.aborted);
 });
 
-test("changes elsewhere in the mesh evaluate nothing", (t) => {
+test("changes elsewhere in the mesh evaluate nothing", async (t) => {
   const mesh = new MemoryMesh({ workloads: [b] });
   let evaluations = 0;
-  using connections = new Connections({ mesh, onVerdict: () => void evaluations++ });
-  connections.admit(b, facts(), summary);
+  using connections = new Connections({ mesh, tasks, onVerdict: () => void evaluations++ });
+  await connections.admit(b, facts(), summary);
   evaluations = 0;
   mesh.apply({ workloads: [workload("c", "10.0.0.3")] });
+  await settled();
   t.is(evaluations, 0);
 });
 
-test("a workload that left the mesh keeps its connections, under the policies of the moment", (t) => {
+test("a workload that left the mesh keeps its connections, under the policies of the moment", async (t) => {
   const mesh = new MemoryMesh({ workloads: [b] });
-  using connections = new Connections({ mesh });
-  const admission = connections.admit(b, facts(), summary);
+  using connections = new Connections({ mesh, tasks });
+  const admission = await connections.admit(b, facts(), summary);
   if (!admission.allowed) return t.fail();
   mesh.apply({ removedWorkloads: [b.uid] });
+  await settled();
   t.false(admission.connection.signal.aborted);
   mesh.apply({ policies: [policy("deny", { destinationPorts: [80] })] });
+  await settled();
   t.true(admission.connection.signal.aborted);
 });
 
-test("a policy named by the workload but not known denies", (t) => {
+test("a policy named by the workload but not known denies", async (t) => {
   const selected = { ...b, authorizationPolicies: ["default/absent" as never] };
-  using connections = new Connections({ mesh: new MemoryMesh({ workloads: [selected] }) });
-  const admission = connections.admit(selected, facts(), summary);
+  using connections = new Connections({ tasks, mesh: new MemoryMesh({ workloads: [selected] }) });
+  const admission = await connections.admit(selected, facts(), summary);
   t.is(!admission.allowed && admission.verdict.reason, "policy-unknown");
 });
 
 test("idle resolves with the last connection", async (t) => {
-  using connections = new Connections({ mesh: new MemoryMesh({ workloads: [b] }) });
+  using connections = new Connections({ tasks, mesh: new MemoryMesh({ workloads: [b] }) });
   const one = connections.track("outbound", summary);
-  const admission = connections.admit(b, facts(81), summary);
+  const admission = await connections.admit(b, facts(81), summary);
   if (!admission.allowed) return t.fail();
   let idle = false;
   const waiting = connections.idle({ signal: new AbortController().signal }).then(() => {
@@ -88,7 +98,7 @@ test("idle resolves with the last connection", async (t) => {
 });
 
 test("what begins after the end is born ended", (t) => {
-  using connections = new Connections({ mesh: new MemoryMesh({ workloads: [b] }) });
+  using connections = new Connections({ tasks, mesh: new MemoryMesh({ workloads: [b] }) });
   const before = connections.track("outbound", summary);
   connections.shutDown(new Error("over"));
   t.true(before.signal.aborted);

@@ -3,7 +3,8 @@
  * (ztunnel contract 6.5); on every change that concerns the pod they are authorized again, and what is no longer permitted ends at once.
  * Stricter than the reference: a change of the workload's own list of policies counts too.
  */
-import { authorize, type ConnectionFacts, formatSocketAddress, type Snapshot, type Verdict, type Workload } from "@fairway/model";
+import { authorize, type ConnectionFacts, formatSocketAddress, type Verdict, type Workload } from "@fairway/model";
+import { type MeshError, messageOf, type TaskGroup } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import type { ConnectionRecord } from "./connection-record.ts";
 import { ztunnelError } from "./failure.ts";
@@ -39,13 +40,16 @@ interface Group {
 }
 
 export interface ConnectionsOptions {
-  readonly mesh: MeshView;
+  readonly mesh: Pick<MeshView, "changes" | "decide">;
+  /** Joins the evaluations that a change of the mesh causes. */
+  readonly tasks: TaskGroup;
   /** Called for every evaluation, for the policy log; `live` is false at the connection's start. */
   readonly onVerdict?: (facts: ConnectionFacts, verdict: Verdict, live: boolean) => void;
 }
 
 export class Connections implements Disposable {
-  readonly #mesh: MeshView;
+  readonly #mesh: ConnectionsOptions["mesh"];
+  readonly #tasks: TaskGroup;
   readonly #onVerdict: NonNullable<ConnectionsOptions["onVerdict"]>;
   readonly #entries = new Set<Entry>();
   readonly #permits = new Map<string, Group>();
@@ -55,10 +59,13 @@ export class Connections implements Disposable {
   #workload: Workload | undefined;
   #shutDown: Error | undefined;
 
-  constructor({ mesh, onVerdict = () => {} }: ConnectionsOptions) {
+  constructor({ mesh, tasks, onVerdict = () => {} }: ConnectionsOptions) {
     this.#mesh = mesh;
+    this.#tasks = tasks;
     this.#onVerdict = onVerdict;
-    this.#subscription = mesh.changes.subscribe(({ snapshot, policiesChanged }) => this.#reauthorize(snapshot, policiesChanged));
+    this.#subscription = mesh.changes.subscribe(({ policiesChanged }) => {
+      if (this.#workload !== undefined) tasks.run("authorizing what lives", () => this.#reauthorize(policiesChanged));
+    });
   }
 
   get size(): number {
@@ -87,14 +94,25 @@ export class Connections implements Disposable {
     return entry;
   }
 
-  /** Registers an inbound connection, then decides whether it may be. A denied one is registered no more. */
-  admit(workload: Workload, facts: ConnectionFacts, summary: () => ConnectionSummary): Admission {
+  /** Registers an inbound connection, then decides whether it may be. A denied one is registered no more. Throws what `decide` of the mesh throws. */
+  async admit(workload: Workload, facts: ConnectionFacts, summary: () => ConnectionSummary): Promise<Admission> {
     const connection = this.#track("inbound", summary);
     const release = this.#register(facts, connection);
-    const { snapshot } = this.#mesh;
-    const current = snapshot.workload(workload.uid) ?? workload;
-    this.#workload = current;
-    const verdict = authorize(snapshot, current, facts);
+    let verdict: Verdict;
+    try {
+      verdict = await this.#mesh.decide(
+        (snapshot) => {
+          const current = snapshot.workload(workload.uid) ?? workload;
+          const decided = authorize(snapshot, current, facts);
+          this.#workload = current;
+          return decided;
+        },
+        { signal: connection.signal },
+      );
+    } catch (thrown) {
+      release[Symbol.dispose]();
+      throw thrown;
+    }
     this.#onVerdict(facts, verdict, false);
     if (!verdict.allowed) {
       release[Symbol.dispose]();
@@ -145,20 +163,37 @@ export class Connections implements Disposable {
     };
   }
 
-  #reauthorize(snapshot: Snapshot, policiesChanged: boolean): void {
-    const known = this.#workload;
-    if (known === undefined) return;
-    const workload = snapshot.workload(known.uid) ?? known;
-    if (!policiesChanged && workload === known) return;
-    this.#workload = workload;
-    for (const { facts, entries } of [...this.#permits.values()]) {
-      const verdict = authorize(snapshot, workload, facts);
-      this.#onVerdict(facts, verdict, true);
+  /** Fails closed: what cannot be decided again may not go on. */
+  async #reauthorize(policiesChanged: boolean): Promise<void> {
+    let evaluated: readonly { group: Group; verdict: Verdict }[];
+    try {
+      evaluated = await this.#mesh.decide(
+        (snapshot) => {
+          const known = this.#workload;
+          if (known === undefined) return [];
+          const workload = snapshot.workload(known.uid) ?? known;
+          if (!policiesChanged && workload === known) return [];
+          const verdicts = [...this.#permits.values()].map((group) => ({ group, verdict: authorize(snapshot, workload, group.facts) }));
+          this.#workload = workload;
+          return verdicts;
+        },
+        { signal: this.#tasks.signal },
+      );
+    } catch (thrown) {
+      const reason = changed(`the policies of the moment are not known: ${messageOf(thrown)}`);
+      for (const { entries } of [...this.#permits.values()]) for (const entry of [...entries]) entry.close(reason);
+      return;
+    }
+    for (const { group, verdict } of evaluated) {
+      this.#onVerdict(group.facts, verdict, true);
       if (verdict.allowed) continue;
-      const reason = ztunnelError("ZTUNNEL_POLICY_CHANGED", `connection closed due to policy change: ${verdict.message}`);
-      for (const entry of [...entries]) entry.close(reason);
+      for (const entry of [...group.entries]) entry.close(changed(verdict.message));
     }
   }
+}
+
+function changed(message: string): MeshError {
+  return ztunnelError("ZTUNNEL_POLICY_CHANGED", `connection closed due to policy change: ${message}`);
 }
 
 function factsKey({ source, destination, identity }: ConnectionFacts): string {

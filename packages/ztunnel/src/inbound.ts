@@ -12,6 +12,7 @@ import {
   formatSocketAddress,
   type InboundRoute,
   resolveInbound,
+  type Snapshot,
   type SocketAddress,
   type SpiffeId,
   workloadIdentity,
@@ -19,7 +20,7 @@ import {
 import { MeshError } from "@fairway/runtime";
 import { appDial } from "./app-dial.ts";
 import type { ConnectionRecord, End } from "./connection-record.ts";
-import type { LiveConnection } from "./connections.ts";
+import type { Admission, LiveConnection } from "./connections.ts";
 import { flagOf, ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
@@ -44,6 +45,15 @@ interface Peer {
 }
 
 type AcceptedRoute = InboundRoute & { kind: "accept" };
+
+/** One CONNECT that leads somewhere. */
+interface InboundStream {
+  readonly peer: Peer;
+  readonly local: LocalWorkload;
+  readonly route: AcceptedRoute;
+  readonly from: End;
+  readonly startedAt: number;
+}
 
 export class Inbound {
   readonly #scope: TunnelScope;
@@ -124,37 +134,52 @@ export class Inbound {
 
   async #serveStream(exchange: ConnectExchange, peer: Peer): Promise<void> {
     const { local: localSource, mesh, tasks, clock } = this.#scope;
+    const { signal } = tasks;
     const startedAt = clock.monotonic();
     const minimal = (status: 400 | 503, error: unknown): void => {
       exchange.reject(status);
       reportRefused(this.#scope, { source: peer.address, destination: peer.local, direction: "inbound", error });
     };
     // Phase 1: whose stream is this, and where to?
+    const { authority, forwarded } = exchange.request;
+    const request = { local: peer.local, authority, forwardedHost: parseForwarded(forwarded).host };
     let local: LocalWorkload;
+    let decided: { route: InboundRoute; from: End };
     try {
-      local = await localSource.fetch({ signal: tasks.signal });
+      local = await localSource.fetch({ signal });
+      const { workload } = local;
+      const context = resolveContext(this.#scope);
+      decided = await mesh.decide(
+        (snapshot) => ({ route: resolveInbound(context(snapshot), workload, request), from: this.#sourceOf(snapshot, exchange, peer) }),
+        { signal },
+      );
     } catch (thrown) {
       return minimal(503, thrown);
     }
-    const { authority, forwarded } = exchange.request;
-    const request = { local: peer.local, authority, forwardedHost: parseForwarded(forwarded).host };
-    const route = resolveInbound(resolveContext(this.#scope, mesh.snapshot), local.workload, request);
+    const { route, from } = decided;
     if (route.kind === "reject") return minimal(route.status, ztunnelError("ZTUNNEL_ROUTE_REFUSED", route.message));
-    await this.#decideAndDial(exchange, { peer, local, route, startedAt });
+    await this.#decideAndDial(exchange, { peer, local, route, from, startedAt });
   }
 
   /** Phase 2: may it be, and does the application answer? */
-  async #decideAndDial(exchange: ConnectExchange, stream: { peer: Peer; local: LocalWorkload; route: AcceptedRoute; startedAt: number }): Promise<void> {
+  async #decideAndDial(exchange: ConnectExchange, stream: InboundStream): Promise<void> {
     const { peer, local, route, startedAt } = stream;
     const { connections } = this.#scope;
     const record = this.#recordOf(exchange, stream);
     const facts: ConnectionFacts = { source: peer.address, destination: route.to, identity: peer.identity };
-    const admission = connections.admit(local.workload, facts, () => ({
-      src: formatSocketAddress(peer.address),
-      originalDst: parseForwarded(exchange.request.forwarded).host,
-      actualDst: formatSocketAddress(route.to),
-      protocol: "HBONE",
-    }));
+    let admission: Admission;
+    try {
+      admission = await connections.admit(local.workload, facts, () => ({
+        src: formatSocketAddress(peer.address),
+        originalDst: parseForwarded(exchange.request.forwarded).host,
+        actualDst: formatSocketAddress(route.to),
+        protocol: "HBONE",
+      }));
+    } catch (thrown) {
+      exchange.reject(503);
+      new ConnectionReport(this.#scope, record, startedAt).close(MeshError.from(thrown, "ZTUNNEL_POLICY_CHANGED"));
+      return;
+    }
     const report = new ConnectionReport(this.#scope, record, startedAt);
     if (!admission.allowed) {
       exchange.reject(401);
@@ -186,11 +211,7 @@ export class Inbound {
   }
 
   /** Phase 3: the 200, and bytes. */
-  async #carry(
-    exchange: ConnectExchange,
-    socket: Socket,
-    stream: { peer: Peer; local: LocalWorkload; route: AcceptedRoute; connection: LiveConnection; report: ConnectionReport },
-  ): Promise<void> {
+  async #carry(exchange: ConnectExchange, socket: Socket, stream: InboundStream & { connection: LiveConnection; report: ConnectionReport }): Promise<void> {
     const { config, clock } = this.#scope;
     const { peer, local, route, connection, report } = stream;
     using _watch = watchHalfClosed(socket, {
@@ -206,13 +227,13 @@ export class Inbound {
     report.close(outcome.error);
   }
 
-  #recordOf(exchange: ConnectExchange, { peer, local, route }: { peer: Peer; local: LocalWorkload; route: AcceptedRoute }): ConnectionRecord {
+  #recordOf(exchange: ConnectExchange, { peer, local, route, from }: InboundStream): ConnectionRecord {
     return {
       direction: "inbound",
       source: peer.address,
       destination: formatSocketAddress(peer.local),
       authority: exchange.request.authority,
-      from: this.#sourceOf(exchange, peer),
+      from,
       to: { workload: local.workload, identity: local.identity, baggage: undefined },
       service: route.service,
       mutualTls: true,
@@ -220,11 +241,11 @@ export class Inbound {
   }
 
   /** By address, unless the client is of another network; then, and for what the mesh does not know, by what it says of itself. */
-  #sourceOf(exchange: ConnectExchange, { address, identity }: Peer): End {
-    const { config, mesh } = this.#scope;
+  #sourceOf(snapshot: Snapshot, exchange: ConnectExchange, { address, identity }: Peer): End {
+    const { config } = this.#scope;
     const { forwardedNetwork, baggage } = exchange.request;
     const elsewhere = forwardedNetwork !== undefined && forwardedNetwork.toLowerCase() !== config.network.toLowerCase();
-    const known = elsewhere ? undefined : mesh.snapshot.workloadByAddress(config.network, address.ip);
+    const known = elsewhere ? undefined : snapshot.workloadByAddress(config.network, address.ip);
     // An address says who is likely to be there; the certificate says who is. Where they differ the address is a gateway's or stale.
     const workload = known !== undefined && workloadIdentity(known) === identity ? known : undefined;
     return { workload, identity, baggage: config.baggage ? parseBaggage(baggage) : undefined };

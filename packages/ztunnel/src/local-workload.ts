@@ -1,6 +1,6 @@
 /** The pod a proxy serves, as the mesh knows it: awaited for a moment when the mesh is behind the node agent (ztunnel contract 4.4). */
 import { type Baggage, formatBaggage } from "@fairway/hbone";
-import { type Snapshot, type SpiffeId, type Workload, workloadIdentity } from "@fairway/model";
+import { type SpiffeId, type Workload, workloadIdentity } from "@fairway/model";
 import type { Clock } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import type { PodName } from "./config.ts";
@@ -20,35 +20,21 @@ export interface LocalWorkload {
 
 /** Finds the workload of one pod. It has no way to certificates: who only needs to know the pod gets no more than that. */
 export class LocalWorkloadSource {
-  readonly #mesh: MeshView;
+  readonly #mesh: Pick<MeshView, "decide" | "synced" | "waitForWorkload">;
   readonly #pod: PodName;
   readonly #node: string | undefined;
   readonly #clock: Clock;
-  #snapshot: Snapshot | undefined;
   #current: LocalWorkload | undefined;
 
-  constructor(options: { mesh: MeshView; pod: PodName; node: string | undefined; clock: Clock }) {
+  constructor(options: { mesh: Pick<MeshView, "decide" | "synced" | "waitForWorkload">; pod: PodName; node: string | undefined; clock: Clock }) {
     this.#mesh = options.mesh;
     this.#pod = options.pod;
     this.#node = options.node;
     this.#clock = options.clock;
   }
 
-  /** Local and immediate; undefined while the mesh is not synced or does not know the pod. */
-  find(): LocalWorkload | undefined {
-    const { snapshot } = this.#mesh;
-    if (snapshot === this.#snapshot) return this.#current;
-    if (!this.#mesh.synced.current) return undefined;
-    this.#snapshot = snapshot;
-    const workload = snapshot.workloadByName(this.#pod, this.#node);
-    if (workload !== this.#current?.workload) this.#current = workload && describe(workload);
-    return this.#current;
-  }
-
   /** Waits up to five seconds. Throws ZTUNNEL_NOT_SYNCED, ZTUNNEL_OWN_WORKLOAD_UNKNOWN, or the signal's reason. */
   async fetch({ signal }: { signal: AbortSignal }): Promise<LocalWorkload> {
-    const known = this.find();
-    if (known !== undefined) return known;
     if (!this.#mesh.synced.current) {
       const late = ztunnelError("ZTUNNEL_NOT_SYNCED", "the mesh is not known yet; is the control plane reachable?");
       await withDeadline({ clock: this.#clock, signal, afterMs: workloadWaitMs, reason: late }, (waiting) =>
@@ -56,13 +42,20 @@ export class LocalWorkloadSource {
       );
     }
     try {
-      return describe(await this.#mesh.waitForWorkload(this.#pod, { signal, timeoutMs: workloadWaitMs }));
+      const known = await this.#mesh.decide((snapshot) => snapshot.workloadByName(this.#pod, this.#node), { signal });
+      return this.#described(known ?? (await this.#mesh.waitForWorkload(this.#pod, { signal, timeoutMs: workloadWaitMs })));
     } catch (cause) {
       if (signal.aborted) throw signal.reason;
       const { namespace, name, serviceAccount } = this.#pod;
       const wanted = `${namespace}/${name} (service account ${serviceAccount})`;
       throw ztunnelError("ZTUNNEL_OWN_WORKLOAD_UNKNOWN", `failed to fetch information about local workload ${wanted}`, cause);
     }
+  }
+
+  #described(workload: Workload): LocalWorkload {
+    if (this.#current?.workload === workload) return this.#current;
+    this.#current = { workload, identity: workloadIdentity(workload), baggage: formatBaggage(baggageOf(workload)) };
+    return this.#current;
   }
 }
 
@@ -78,8 +71,4 @@ function baggageOf(workload: Workload): Baggage {
     region: workload.locality?.region,
     zone: workload.locality?.zone,
   };
-}
-
-function describe(workload: Workload): LocalWorkload {
-  return { workload, identity: workloadIdentity(workload), baggage: formatBaggage(baggageOf(workload)) };
 }

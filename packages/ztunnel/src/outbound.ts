@@ -125,8 +125,10 @@ export class Outbound {
     const failed = new Set<WorkloadUid>();
     let last: { record: ConnectionRecord; error: Error } | undefined;
     for (let attempt = 1; attempt <= maxAttempts; attempt++) {
-      const context = resolveContext(this.#scope, withoutWorkloads(mesh.snapshot, failed));
-      const route = resolveOutbound(context, request.local.workload, request.destination);
+      const context = resolveContext(this.#scope);
+      const route = await mesh.decide((snapshot) => resolveOutbound(context(withoutWorkloads(snapshot, failed)), request.local.workload, request.destination), {
+        signal: request.connection.signal,
+      });
       if (route.kind === "deny") {
         if (last !== undefined) break;
         throw ztunnelError("ZTUNNEL_ROUTE_REFUSED", route.message);

@@ -8,6 +8,7 @@ import { type ConnectionFacts, formatSocketAddress, type SocketAddress, workload
 import { MeshError } from "@fairway/runtime";
 import { appDial } from "./app-dial.ts";
 import type { ConnectionRecord } from "./connection-record.ts";
+import type { Admission } from "./connections.ts";
 import { ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
@@ -68,8 +69,16 @@ export class Passthrough {
     const { source, destination, local, startedAt } = ends;
     const facts: ConnectionFacts = { source, destination, identity: undefined };
     const addresses = { src: formatSocketAddress(source), actualDst: formatSocketAddress(destination) };
-    const admission = connections.admit(local.workload, facts, () => ({ ...addresses, originalDst: addresses.actualDst, protocol: "TCP" }));
-    const report = new ConnectionReport(this.#scope, this.#recordOf(ends), startedAt);
+    let admission: Admission;
+    let record: ConnectionRecord;
+    try {
+      record = await this.#recordOf(ends);
+      admission = await connections.admit(local.workload, facts, () => ({ ...addresses, originalDst: addresses.actualDst, protocol: "TCP" }));
+    } catch (thrown) {
+      reportRefused(this.#scope, { source, destination, direction: "inbound", error: thrown });
+      return refuse(socket);
+    }
+    const report = new ConnectionReport(this.#scope, record, startedAt);
     if (!admission.allowed) {
       refuse(socket);
       report.close(denial(admission.verdict, { source: undefined, destination: local.identity }));
@@ -99,9 +108,9 @@ export class Passthrough {
   }
 
   /** Who the source is likely to be is said by its address alone: for workload labels, never as an identity. */
-  #recordOf({ source, destination, local }: { source: SocketAddress; destination: SocketAddress; local: LocalWorkload }): ConnectionRecord {
-    const { mesh, config } = this.#scope;
-    const from = mesh.snapshot.workloadByAddress(config.network, source.ip);
+  async #recordOf({ source, destination, local }: { source: SocketAddress; destination: SocketAddress; local: LocalWorkload }): Promise<ConnectionRecord> {
+    const { mesh, config, tasks } = this.#scope;
+    const from = await mesh.decide((snapshot) => snapshot.workloadByAddress(config.network, source.ip), { signal: tasks.signal });
     return {
       direction: "inbound",
       source,

@@ -64,10 +64,11 @@ export class PodProxy implements AsyncDisposable {
 
   private constructor(parts: PodProxyParts, { uid, pod, network }: PodProxyOptions) {
     const { config, mesh, log, clock } = parts;
-    const connections = new Connections({ mesh, onVerdict: policyLogger(log, { decisionsAtInfo: config.policyDecisionsAtInfo }) });
+    const tasks = new TaskGroup(log);
+    const connections = new Connections({ mesh, tasks, onVerdict: policyLogger(log, { decisionsAtInfo: config.policyDecisionsAtInfo }) });
     const local = new LocalWorkloadSource({ mesh, pod, node: config.nodeName, clock });
     this.pod = pod;
-    this.#scope = { ...parts, owner: uid, network, connections, local, tasks: new TaskGroup(log) };
+    this.#scope = { ...parts, owner: uid, network, connections, local, tasks };
     this.#tunnels = new Tunnels(this.#scope, parts.tunnelMetrics);
     this.#outbound = new Outbound(this.#scope, this.#tunnels);
     this.#inbound = new Inbound(this.#scope, { mayKeepSource: () => this.#listeners.get("hbone")?.transparent ?? false });

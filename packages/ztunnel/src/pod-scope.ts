@@ -1,7 +1,7 @@
 /** What the directions of one pod share. Nothing here belongs to the process: a pod with its scope may live on any thread. */
 import type { TunnelEngine } from "@fairway/hbone";
 import type { PodNetwork } from "@fairway/linux";
-import type { NetworkId, Snapshot } from "@fairway/model";
+import type { ResolveContext, Snapshot } from "@fairway/model";
 import type { CertificateSource, MeshTls } from "@fairway/pki";
 import type { Clock, Logger, TaskGroup } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
@@ -41,12 +41,22 @@ export const dialTimeoutMs = 10_000;
 /** From the accept to the joined connection, all attempts included. */
 export const establishTimeoutMs = 45_000;
 
-/** What the model's decisions are given. */
-export function resolveContext(
-  scope: PodScope,
-  snapshot: Snapshot,
-): { snapshot: Snapshot; network: NetworkId; random: () => number; ownPorts: ReadonlySet<number> } {
-  return { snapshot, network: scope.config.network, random: scope.random, ownPorts: ownPorts(scope.config) };
+/**
+ * What the model's decisions are given, for one decision of `MeshView.decide`: when it runs again, it draws the same numbers again, so that
+ * what happens to be held here is never chosen for that.
+ */
+export function resolveContext(scope: PodScope): (snapshot: Snapshot) => ResolveContext {
+  const draws: number[] = [];
+  const ports = ownPorts(scope.config);
+  return (snapshot) => {
+    let drawn = 0;
+    const random = (): number => {
+      const draw = draws[drawn] ?? scope.random();
+      draws[drawn++] = draw;
+      return draw;
+    };
+    return { snapshot, network: scope.config.network, random, ownPorts: ports };
+  };
 }
 
 /** Ports that nothing may be forwarded to (ztunnel contract 5.1 and 5B.4). */

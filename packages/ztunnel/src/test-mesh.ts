@@ -66,6 +66,11 @@ export class MemoryMesh implements MeshView {
     });
   }
 
+  async decide<T>(decision: (snapshot: Snapshot) => T, { signal }: { signal: AbortSignal }): Promise<T> {
+    signal.throwIfAborted();
+    return decision(this.snapshot);
+  }
+
   async waitForWorkload(pod: PodName, { signal, timeoutMs }: { signal: AbortSignal; timeoutMs: number }): Promise<Workload> {
     const found = (): Workload | undefined => this.snapshot.workloadByName(pod, undefined);
     if (found() === undefined)

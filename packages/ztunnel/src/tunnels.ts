@@ -43,7 +43,7 @@ export class Tunnels implements AsyncDisposable {
       metrics,
     });
     this.#subscription = scope.mesh.changes.subscribe(({ workloadsChanged }) => {
-      if (workloadsChanged) this.#forgetTheGone();
+      if (workloadsChanged && this.#dialled.size > 0) scope.tasks.run("following the mesh", () => this.#forgetTheGone());
     });
   }
 
@@ -77,11 +77,13 @@ export class Tunnels implements AsyncDisposable {
     return proven.socket;
   }
 
-  #forgetTheGone(): void {
-    const { snapshot } = this.#scope.mesh;
-    for (const [uid, dialled] of this.#dialled) {
-      const now = snapshot.workload(uid);
-      if (now === dialled) continue;
+  async #forgetTheGone(): Promise<void> {
+    const { mesh, tasks } = this.#scope;
+    const present = await mesh.decide((snapshot) => [...this.#dialled].map(([uid, dialled]) => ({ uid, dialled, now: snapshot.workload(uid) })), {
+      signal: tasks.signal,
+    });
+    for (const { uid, dialled, now } of present) {
+      if (now === dialled || this.#dialled.get(uid) !== dialled) continue;
       if (now !== undefined && sameAddresses(now, dialled)) {
         this.#dialled.set(uid, now);
         continue;
