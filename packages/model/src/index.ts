@@ -84,7 +84,7 @@ export {
   type LocalityEndpoints,
   unlimited,
 } from "./upstream-cluster.ts";
-export { passthroughCluster, type ServedPort, type ServedTarget, unknownCluster } from "./waypoint-config.ts";
+export { passthroughCluster, type ServedPort, type ServedTarget, unknownCluster, type WaypointConfig } from "./waypoint-config.ts";
 export {
   type ApplicationTunnel,
   type AppProtocol,

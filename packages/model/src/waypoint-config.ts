@@ -1,6 +1,8 @@
 /** What one waypoint serves: the services and workloads bound to it, port by port. `@fairway/protocol` lowers it to Envoy's LDS, RDS, CDS and EDS. */
 import type { IpAddress } from "./address.ts";
+import type { RouteTable } from "./http-route.ts";
 import type { RequestPolicy, TokenRule } from "./request-policy.ts";
+import type { Cluster, ClusterEndpoints } from "./upstream-cluster.ts";
 
 /** A bound service, or a bound workload that may be addressed directly. One LDS resource each, so that one that is refused harms no other. */
 export interface ServedTarget {
@@ -34,3 +36,11 @@ export interface ServedPort {
 export const passthroughCluster = "encap";
 /** Cluster name of a backend that does not exist or may not be used: always answers 500. */
 export const unknownCluster = "UnknownService";
+
+/** Everything one waypoint was told, at one moment. Never mutated; maps that did not change are shared with the former one. */
+export interface WaypointConfig {
+  readonly targets: ReadonlyMap<string, ServedTarget>;
+  readonly routeTables: ReadonlyMap<string, RouteTable>;
+  readonly clusters: ReadonlyMap<string, Cluster>;
+  readonly endpoints: ReadonlyMap<string, ClusterEndpoints>;
+}
