@@ -21,7 +21,11 @@ export {
   tryParseSocketAddress,
 } from "./address.ts";
 export { authorize, type DenialReason, type DryRunResult, type Verdict } from "./authorize.ts";
+export { authorizeRequest, policyForTcp } from "./authorize-request.ts";
+export { pickByWeight } from "./balance.ts";
+export { changedHeaders, redirectLocation, rewritten, splitAuthority } from "./change-request.ts";
 export { HeaderFields } from "./header-fields.ts";
+export { type NormalizedPath, normalizePath, type PathNormalization, pathOf, queryParameters } from "./http-path.ts";
 export type { Claims, JsonValue, RequestFacts, RequestHead } from "./http-request.ts";
 export {
   type ForwardAction,
@@ -47,6 +51,8 @@ export {
 } from "./http-route.ts";
 export { defaultTrustDomain, type Identity, identityOf, parseSpiffeId, type SpiffeId, spiffeId, tryParseSpiffeId } from "./identity.ts";
 export { InvalidValueError } from "./invalid-value.ts";
+export { compareRoutes, hasPathPrefix, isGrpc, routeOf } from "./match-route.ts";
+export { compilePattern, maxPatternLength, textMatches } from "./pattern.ts";
 export {
   type AuthorizationPolicy,
   type ConnectionFacts,
