@@ -15,6 +15,7 @@ export interface NetworkNamespace extends Disposable {
 let home: NetworkNamespace | undefined;
 /** Where the thread is while a function runs in another namespace. */
 let visiting: number | undefined;
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
 
 /**
  * Opens a namespace by path (`/proc/1/ns/net`, `/run/netns/x`), or takes over a descriptor that is one.
@@ -87,7 +88,9 @@ function comeBack(fd: number): void {
   try {
     setNetworkNamespace(fd);
   } catch {
-    process.abort();
+    // process.abort() throws in a worker thread, and this thread must not run on.
+    process.kill(process.pid, "SIGABRT");
+    for (;;) Atomics.wait(nobodyWakes, 0, 0);
   }
 }
 

@@ -9,6 +9,9 @@ export interface ApplicablePolicies {
   readonly missing: readonly PolicyKey[];
 }
 
+/** What of a workload decides which policies apply to it. */
+export type PolicySubject = Pick<Workload, "namespace" | "authorizationPolicies">;
+
 const keyOf = ({ namespace, name }: AuthorizationPolicy): PolicyKey => policyKey(namespace, name);
 const byPolicyKey: Keyed<PolicyKey, AuthorizationPolicy> = { keyOf, hash: hashText, same: (a, b) => a === b };
 const none: readonly PolicyKey[] = [];
@@ -21,7 +24,7 @@ export class PolicyIndex {
   readonly #byNamespace: GroupIndex<PolicyKey, AuthorizationPolicy>;
   /** Answers given before. An index never changes, so they stay true; they go when it goes. */
   readonly #ofNamespace: Map<string, ApplicablePolicies> = new Map();
-  readonly #ofWorkload: WeakMap<Workload, ApplicablePolicies> = new WeakMap();
+  readonly #ofWorkload: WeakMap<PolicySubject, ApplicablePolicies> = new WeakMap();
 
   private constructor(byKey: PersistentMap<PolicyKey, AuthorizationPolicy>, byNamespace: GroupIndex<PolicyKey, AuthorizationPolicy>) {
     this.#byKey = byKey;
@@ -39,7 +42,7 @@ export class PolicyIndex {
   }
 
   /** The same arrays for the same workload, so that whoever compiles them need not do it twice. */
-  appliesTo(workload: Workload): ApplicablePolicies {
+  appliesTo(workload: PolicySubject): ApplicablePolicies {
     if (workload.authorizationPolicies.length === 0) return this.#namespacePolicies(workload.namespace);
     const known = this.#ofWorkload.get(workload);
     if (known !== undefined) return known;
@@ -80,7 +83,7 @@ export class PolicyIndex {
     return applicable;
   }
 
-  #withSelected({ namespace, authorizationPolicies }: Workload): ApplicablePolicies {
+  #withSelected({ namespace, authorizationPolicies }: PolicySubject): ApplicablePolicies {
     const policies = new Set(this.#namespacePolicies(namespace).policies);
     const missing: PolicyKey[] = [];
     for (const key of authorizationPolicies) {

@@ -25,7 +25,7 @@ export interface Snapshot {
   /** Endpoints of a service, unhealthy ones included. */
   endpoints(key: ServiceKey): Iterable<Workload>;
   /** Policies that apply to a workload: global, its namespace's, and those it names. `missing` are named but not known (they deny). */
-  policiesFor(workload: Workload): { policies: readonly AuthorizationPolicy[]; missing: readonly PolicyKey[] };
+  policiesFor(workload: Pick<Workload, "namespace" | "authorizationPolicies">): { policies: readonly AuthorizationPolicy[]; missing: readonly PolicyKey[] };
 }
 
 /** One batch of changes, applied as a whole. Removals are applied before upserts. */

@@ -1,7 +1,7 @@
 /** From one snapshot to the next. A change costs what it changes, however large the mesh is; everything else is shared. */
 import type { IpAddress, NetworkId } from "./address.ts";
 import type { AuthorizationPolicy } from "./policy.ts";
-import { type ApplicablePolicies, PolicyIndex } from "./policy-index.ts";
+import { type ApplicablePolicies, PolicyIndex, type PolicySubject } from "./policy-index.ts";
 import type { Service } from "./service.ts";
 import { ServiceIndex } from "./service-index.ts";
 import type { Snapshot, SnapshotChange } from "./snapshot.ts";
@@ -71,7 +71,7 @@ class MeshSnapshot implements Snapshot {
     return this.#workloads.endpointsOf(key);
   }
 
-  policiesFor(workload: Workload): ApplicablePolicies {
+  policiesFor(workload: PolicySubject): ApplicablePolicies {
     return this.#policies.appliesTo(workload);
   }
 

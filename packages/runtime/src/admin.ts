@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { MeshError, messageOf } from "./error.ts";
-import type { MetricRegistry } from "./metrics.ts";
+import type { MetricSource } from "./metrics.ts";
 import type { Readiness } from "./readiness.ts";
 
 export interface AdminResponse {
@@ -73,8 +73,8 @@ export function readinessRoutes(readiness: Readiness): Map<string, AdminHandler>
   return new Map([["/healthz/ready", handler]]);
 }
 
-/** The registry as OpenMetrics text on the two paths that scrapers use. */
-export function metricsRoutes(registry: MetricRegistry): Map<string, AdminHandler> {
+/** A registry, or several as one, as OpenMetrics text on the two paths that scrapers use. */
+export function metricsRoutes(registry: MetricSource): Map<string, AdminHandler> {
   const handler: AdminHandler = async ({ headers }) => ({
     contentType: headers.accept?.includes("application/openmetrics-text") ? registry.contentType : "text/plain; charset=utf-8",
     body: await registry.metrics(),

@@ -18,7 +18,17 @@ export {
   logLevels,
   silentLogger,
 } from "./log.ts";
-export { Counter, createRegistry, Gauge, Histogram, type MetricRegistry } from "./metrics.ts";
+export {
+  Counter,
+  createRegistry,
+  Gauge,
+  Histogram,
+  type MetricReading,
+  type MetricRegistry,
+  type MetricSource,
+  mergedMetrics,
+  readMetrics,
+} from "./metrics.ts";
 export { type Program, runProgram } from "./program.ts";
 export { Readiness } from "./readiness.ts";
 export { TaskGroup } from "./task-group.ts";

@@ -5,7 +5,7 @@ import {
   type Clock,
   type LogFilter,
   MeshError,
-  type MetricRegistry,
+  type MetricSource,
   messageOf,
   metricsRoutes,
   type Readiness,
@@ -18,11 +18,13 @@ import { profileRoutes } from "./profile.ts";
 export interface AdminOptions {
   readonly ports: Ports;
   readonly ipv6: boolean;
-  readonly registry: MetricRegistry;
+  readonly metrics: MetricSource;
   readonly readiness: Readiness;
   readonly logFilter: LogFilter;
+  /** The filter was changed. */
+  readonly onLogFilter: () => void;
   readonly clock: Clock;
-  readonly dump: () => unknown;
+  readonly dump: () => Promise<unknown>;
   /** Starts a graceful shutdown. */
   readonly quit: () => void;
   /** Aborts when the servers are to end. */
@@ -31,7 +33,7 @@ export interface AdminOptions {
 
 /** Listens on all three; throws RUNTIME_LISTEN_FAILED with none left open. */
 export async function serveAdministration(options: AdminOptions): Promise<AsyncDisposable> {
-  const { ports, ipv6, registry, readiness } = options;
+  const { ports, ipv6, metrics, readiness } = options;
   const routes = adminRoutes(options);
   const wildcard = ipv6 ? "::" : "0.0.0.0";
   await using opening = new AsyncDisposableStack();
@@ -39,7 +41,7 @@ export async function serveAdministration(options: AdminOptions): Promise<AsyncD
     opening.use(await serveAdmin({ host, port }, handlers));
   await open("127.0.0.1", ports.admin, routes);
   if (ipv6) await open("::1", ports.admin, routes);
-  await open(wildcard, ports.metrics, metricsRoutes(registry));
+  await open(wildcard, ports.metrics, metricsRoutes(metrics));
   await open(wildcard, ports.readiness, readinessRoutes(readiness));
   return opening.move();
 }
@@ -47,14 +49,15 @@ export async function serveAdministration(options: AdminOptions): Promise<AsyncD
 /** The routes of port 15000. */
 function adminRoutes({
   logFilter,
+  onLogFilter,
   dump,
   quit,
   clock,
   signal,
-}: Pick<AdminOptions, "logFilter" | "dump" | "quit" | "clock" | "signal">): Map<string, AdminHandler> {
+}: Pick<AdminOptions, "logFilter" | "onLogFilter" | "dump" | "quit" | "clock" | "signal">): Map<string, AdminHandler> {
   const routes = new Map<string, AdminHandler>([
-    ["/config_dump", () => ({ contentType: "application/json", body: `${JSON.stringify(dump(), undefined, 2)}\n` })],
-    ["/logging", postOnly(({ url }) => changeLogging(logFilter, url.searchParams))],
+    ["/config_dump", async () => ({ contentType: "application/json", body: `${JSON.stringify(await dump(), undefined, 2)}\n` })],
+    ["/logging", postOnly(({ url }) => changeLogging(logFilter, onLogFilter, url.searchParams))],
     [
       "/quitquitquit",
       postOnly(() => {
@@ -69,7 +72,7 @@ function adminRoutes({
 }
 
 /** `?level=` adds to the filter, `?reset=` goes back to the default first; nothing shows it. */
-function changeLogging(filter: LogFilter, parameters: URLSearchParams): { status?: number; body: string } {
+function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLSearchParams): { status?: number; body: string } {
   const level = parameters.get("level");
   const before = filter.toString();
   if (parameters.has("reset")) filter.reset();
@@ -80,6 +83,7 @@ function changeLogging(filter: LogFilter, parameters: URLSearchParams): { status
     filter.apply(before);
     return { status: 400, body: `${messageOf(MeshError.from(thrown, "ZTUNNEL_BAD_LOG_FILTER"))}\n` };
   }
+  onChange();
   return { body: `current log level is ${filter}\n` };
 }
 

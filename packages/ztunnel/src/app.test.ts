@@ -10,6 +10,7 @@ import test, { type ExecutionContext } from "ava";
 import { realSeams, runZtunnel } from "./app.ts";
 import { readConfig } from "./environment.ts";
 import { application, eventually, loopbackAddresses, readAll } from "./test-mesh.ts";
+import { threadHere } from "./test-threads.ts";
 
 const at = loopbackAddresses();
 const base = 20_000 + (process.pid % 10_000);
@@ -39,7 +40,8 @@ class Program {
       log,
       logFilter,
       stop: this.#stop.signal,
-      seams: { ...realSeams, selfTest: async () => {}, podNetwork: () => hostPodNetwork({ originalDestination: destination }) },
+      write: (text) => void this.lines.push(...text.split(/(?<=\n)/)),
+      seams: { ...realSeams, selfTest: async () => {}, spawnThread: threadHere(() => hostPodNetwork({ originalDestination: destination })) },
     }).catch((thrown: unknown) => thrown);
     t.teardown(async () => {
       this.stop();

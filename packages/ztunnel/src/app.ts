@@ -1,25 +1,34 @@
 /**
  * The whole ztunnel put together, in the order in which things start; they end in the reverse order. Everything long-lived is opened
- * here and nowhere else.
+ * here and nowhere else. This thread talks to the control plane, the node agent and the administrator; `traffic-threads.ts` carry the bytes.
  */
-import { randomBytes } from "node:crypto";
-import { createHboneMetrics, tunnelEngine } from "@fairway/hbone";
-import { linuxPodNetwork, type NetworkNamespace, type PodNetwork, selfTest } from "@fairway/linux";
+import { selfTest } from "@fairway/linux";
 import { spiffeId } from "@fairway/model";
-import { type CaClient, type CertificateSource, createMeshTls, SecretManager } from "@fairway/pki";
-import { type Clock, createRegistry, type LogFilter, type Logger, type MetricRegistry, Readiness, systemClock, TaskGroup } from "@fairway/runtime";
+import { type CaClient, SecretManager } from "@fairway/pki";
+import {
+  type Clock,
+  createRegistry,
+  type LogFilter,
+  type Logger,
+  type MetricRegistry,
+  mergedMetrics,
+  Readiness,
+  systemClock,
+  TaskGroup,
+} from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
-import { AccessLog } from "./access-log.ts";
 import { serveAdministration } from "./admin.ts";
-import type { Config } from "./config.ts";
+import type { Config, PodName } from "./config.ts";
 import { configDump } from "./config-dump.ts";
 import { openCa, openMesh } from "./control-plane.ts";
 import { ztunnelError } from "./failure.ts";
-import { createZtunnelMetrics, registerCertificateMetrics, type ZtunnelMetrics } from "./metrics.ts";
-import { systemLookup } from "./next-hop.ts";
-import { capturedPod, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
+import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics } from "./metrics.ts";
+import { capturedPod } from "./pod-proxy.ts";
 import { type PodState, Pods } from "./pods.ts";
 import { prefetchCertificates } from "./prefetch.ts";
+import type { PodConnections } from "./thread-protocol.ts";
+import { type SpawnThread, spawnThread } from "./traffic-thread.ts";
+import { type ThreadedPod, TrafficThreads } from "./traffic-threads.ts";
 import { version } from "./version.ts";
 import { runZdsClient } from "./zds-client.ts";
 
@@ -29,15 +38,18 @@ export interface Seams {
   readonly selfTest: () => Promise<void>;
   readonly openMesh: (config: Config, parts: { log: Logger; clock: Clock; registry: MetricRegistry }) => Promise<MeshView>;
   readonly openCa: (config: Config, parts: { clock: Clock }) => CaClient;
-  readonly podNetwork: (namespace: NetworkNamespace | undefined) => PodNetwork;
+  readonly spawnThread: SpawnThread;
+  readonly random: () => number;
 }
 
-export const realSeams: Seams = { clock: systemClock, selfTest, openMesh, openCa, podNetwork: (namespace) => linuxPodNetwork(namespace) };
+export const realSeams: Seams = { clock: systemClock, selfTest, openMesh, openCa, spawnThread, random: Math.random };
 
 export interface ZtunnelOptions {
   readonly config: Config;
   readonly log: Logger;
   readonly logFilter: LogFilter;
+  /** Where the lines of the other threads go; stdout unless told. */
+  readonly write?: (text: string) => void;
   /** Aborts when the process is to drain and end. */
   readonly stop: AbortSignal;
   readonly seams?: Seams;
@@ -45,15 +57,16 @@ export interface ZtunnelOptions {
 
 /** What runs once the mesh is known. */
 interface Serving {
-  /** Every proxy there is now. */
-  readonly proxies: () => readonly PodProxy[];
-  readonly pods: () => readonly PodState<PodProxy>[];
+  /** Every pod that is served now. */
+  readonly served: () => readonly ThreadedPod[];
+  /** For the dump. */
+  readonly pods: () => readonly PodState<ThreadedPod>[];
   /** Rejects when serving became impossible. Resolves when it was told to end. */
   readonly ended: Promise<void>;
 }
 
-/** Runs until `stop`, then drains. Throws when it cannot start, or when the node agent speaks another protocol. */
-export async function runZtunnel({ config, log, logFilter, stop, seams = realSeams }: ZtunnelOptions): Promise<void> {
+/** Runs until `stop`, then drains. Throws when it cannot start, when the node agent speaks another protocol, or when a thread died. */
+export async function runZtunnel({ config, log, logFilter, stop, write = toStdout, seams = realSeams }: ZtunnelOptions): Promise<void> {
   const { clock } = seams;
   refuseTheUnsupported(config, log);
   const quit = new AbortController();
@@ -62,7 +75,7 @@ export async function runZtunnel({ config, log, logFilter, stop, seams = realSea
 
   await using stack = new AsyncDisposableStack();
   const registry = createRegistry();
-  const metrics = createZtunnelMetrics(registry, config.meshVersion);
+  const metrics = createProcessMetrics(registry, config.meshVersion);
   const readiness = new Readiness();
   const meshBlocker = readiness.block("state manager");
   const proxyBlocker = readiness.block("proxy");
@@ -72,26 +85,44 @@ export async function runZtunnel({ config, log, logFilter, stop, seams = realSea
   const certificates = stack.use(new SecretManager({ ca, clock, log, ttlMs: config.ca.certificateTtlMs }));
   registerCertificateMetrics(registry, () => certificates.states.current.values());
   const tasks = stack.use(new TaskGroup(log));
-  const parts = proxyParts({ config, log, clock, registry, metrics, mesh, certificates });
+  const threads = stack.use(
+    await TrafficThreads.start({
+      count: threadsFor(config),
+      settings: {
+        config: config.proxy,
+        tls: { allowTls12: config.tls12, postQuantumOnly: config.postQuantumOnly },
+        logFormat: config.logFormat,
+      },
+      mesh,
+      certificates,
+      logFilter,
+      log,
+      clock,
+      write,
+      spawn: seams.spawnThread,
+    }),
+  );
 
   let pods: Serving["pods"] = () => [];
   stack.use(
     await serveAdministration({
       ports: config.proxy.ports,
       ipv6: config.ipv6,
-      registry,
+      metrics: mergedMetrics(registry, () => threads.metrics()),
       readiness,
       logFilter,
+      onLogFilter: () => threads.followLogFilter(),
       clock,
-      dump: () => configDump({ config, snapshot: mesh.snapshot, certificates: certificates.states.current, pods: pods(), version }),
+      dump: async () =>
+        configDump({ config, snapshot: mesh.snapshot, certificates: certificates.states.current, pods: await withConnections(pods()), version }),
       quit: () => quit.abort(ztunnelError("ZTUNNEL_POD_STOPPED", "told to quit")),
       signal: tasks.signal,
     }),
   );
 
   // In shared mode no pod is served before the mesh is known; a dedicated one binds its ports at once and lets connections wait.
-  const dedicated = config.mode.kind === "dedicated" ? await startOwn(stack, seams, parts, config.mode.pod) : undefined;
-  await untilSynced(mesh, stopping);
+  const dedicated = config.mode.kind === "dedicated" ? await startOwn(stack, threads, config.mode.pod) : undefined;
+  await Promise.race([untilSynced(mesh, stopping), threads.alive]);
   meshBlocker[Symbol.dispose]();
   proxyBlocker[Symbol.dispose]();
   if (stopping.aborted) return;
@@ -99,44 +130,22 @@ export async function runZtunnel({ config, log, logFilter, stop, seams = realSea
   if (config.mode.kind === "shared" && config.proxy.nodeName !== undefined) {
     stack.use(prefetchCertificates({ mesh, certificates, node: config.proxy.nodeName, pinned: own }));
   }
-  const serving = dedicated ?? (await servePods(stack, { config, seams, parts, readiness, tasks, metrics, log, stopping }));
+  const serving = dedicated ?? (await servePods(stack, { config, seams, threads, readiness, tasks, metrics, log, stopping }));
   pods = serving.pods;
-  log.info("ready for connections", { mode: config.mode.kind });
-  await Promise.race([serving.ended, aborted(stopping)]);
-  await drain(serving.proxies(), { deadlineMs: config.drainDeadlineMs, clock, log });
+  log.info("ready for connections", { mode: config.mode.kind, threads: threads.count });
+  await Promise.race([serving.ended, aborted(stopping), threads.alive]);
+  await Promise.race([drain(serving.served(), { threads, deadlineMs: config.drainDeadlineMs, clock, log }), threads.alive]);
 }
 
-function proxyParts(given: {
-  config: Config;
-  log: Logger;
-  clock: Clock;
-  registry: MetricRegistry;
-  metrics: ZtunnelMetrics;
-  mesh: MeshView;
-  certificates: CertificateSource;
-}): PodProxyParts {
-  const { config, log, clock, registry, metrics, mesh, certificates } = given;
-  return {
-    config: config.proxy,
-    mesh,
-    certificates,
-    tls: createMeshTls({ clock, allowTls12: config.tls12, ...(config.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}) }),
-    engine: tunnelEngine(config.proxy.engine),
-    tunnelMetrics: createHboneMetrics(registry),
-    metrics,
-    accessLog: new AccessLog(log),
-    clock,
-    log,
-    random: Math.random,
-    randomBytes,
-    lookup: systemLookup,
-  };
+/** Threads share the ports of a pod, which they may only do when ports may be shared at all. */
+function threadsFor({ workerThreads, proxy }: Config): number {
+  return proxy.reusePort ? workerThreads : 1;
 }
 
 /** Dedicated mode: this process's own network is the pod's. */
-async function startOwn(stack: AsyncDisposableStack, seams: Seams, parts: PodProxyParts, pod: PodProxy["pod"]): Promise<Serving> {
-  const proxy = stack.use(await PodProxy.start(parts, { uid: `${pod.namespace}/${pod.name}`, pod, network: seams.podNetwork(undefined), kinds: capturedPod }));
-  return { proxies: () => [proxy], pods: () => [], ended: new Promise(() => {}) };
+async function startOwn(stack: AsyncDisposableStack, threads: TrafficThreads, pod: PodName): Promise<Serving> {
+  const served = stack.use(await threads.startPod({ uid: `${pod.namespace}/${pod.name}`, pod, namespace: undefined, kinds: capturedPod }));
+  return { served: () => [served], pods: () => [], ended: new Promise(() => {}) };
 }
 
 /** Shared mode: the pods that the node agent names, and this process's own port 15008 (contract 5B.5). */
@@ -145,31 +154,39 @@ async function servePods(
   given: {
     config: Config;
     seams: Seams;
-    parts: PodProxyParts;
+    threads: TrafficThreads;
     readiness: Readiness;
     tasks: TaskGroup;
-    metrics: ZtunnelMetrics;
+    metrics: ProcessMetrics;
     log: Logger;
     stopping: AbortSignal;
   },
 ): Promise<Serving> {
-  const { config, seams, parts, readiness, tasks, metrics, log, stopping } = given;
-  const { clock } = seams;
+  const { config, seams, threads, readiness, tasks, metrics, log, stopping } = given;
+  const { clock, random } = seams;
   if (config.mode.kind !== "shared") throw ztunnelError("ZTUNNEL_UNSUPPORTED", "pods are served in shared mode only");
   const { zdsSocket } = config.mode;
   const self =
     config.self === undefined
       ? undefined
       : stack.use(
-          await PodProxy.start(
+          await threads.startPod({
+            uid: `self/${config.self.name}`,
+            pod: config.self,
+            namespace: undefined,
+            kinds: ["hbone"],
             // Nothing is captured here and no address is foreign: the process answers for itself.
-            { ...parts, config: { ...parts.config, keepSource: "never", mark: 0 } },
-            { uid: `self/${config.self.name}`, pod: config.self, network: seams.podNetwork(undefined), kinds: ["hbone"] },
-          ),
+            overrides: { keepSource: "never", mark: 0 },
+          }),
         );
   const pods = stack.use(
-    new Pods<PodProxy>({
-      start: ({ uid, name, namespace }) => PodProxy.start(parts, { uid, pod: name, network: seams.podNetwork(namespace), kinds: capturedPod }),
+    new Pods<ThreadedPod>({
+      start: async ({ uid, name, namespace }) => {
+        const served = await threads.startPod({ uid, pod: name, namespace, kinds: capturedPod });
+        // Every thread has a descriptor of its own.
+        namespace[Symbol.dispose]();
+        return served;
+      },
       readiness,
       metrics,
       clock,
@@ -177,21 +194,29 @@ async function servePods(
       tasks,
     }),
   );
-  const ended = runZdsClient({ socketPath: zdsSocket, pods, clock, log: log.scope("zds"), random: parts.random }, { signal: stopping });
-  const served = (): readonly PodProxy[] => pods.list().flatMap((pod) => (pod.kind === "up" ? [pod.served] : []));
-  return { proxies: () => (self === undefined ? served() : [...served(), self]), pods: () => pods.list(), ended };
+  const ended = runZdsClient({ socketPath: zdsSocket, pods, clock, log: log.scope("zds"), random }, { signal: stopping });
+  const served = (): readonly ThreadedPod[] => pods.list().flatMap((pod) => (pod.kind === "up" ? [pod.served] : []));
+  return { served: () => (self === undefined ? served() : [...served(), self]), pods: () => pods.list(), ended };
 }
 
 /** Contract 10: nothing new, wait for what lives, then end it. */
-async function drain(proxies: readonly PodProxy[], { deadlineMs, clock, log }: { deadlineMs: number; clock: Clock; log: Logger }): Promise<void> {
-  const deadline = new AbortController();
-  using _timer = clock.schedule(deadlineMs, () => deadline.abort());
-  log.info("draining", { connections: proxies.reduce((sum, { size }) => sum + size, 0), deadlineMs });
-  await Promise.all(proxies.map((proxy) => proxy.drain({ signal: deadline.signal })));
-  const remaining = proxies.reduce((sum, { size }) => sum + size, 0);
-  if (remaining > 0) log.warn("the drain deadline passed; connections are ended by force", { connections: remaining });
+async function drain(
+  pods: readonly ThreadedPod[],
+  { threads, deadlineMs, clock, log }: { threads: TrafficThreads; deadlineMs: number; clock: Clock; log: Logger },
+): Promise<void> {
+  const remaining = async (): Promise<number> => [...(await threads.sizes()).values()].reduce((sum, size) => sum + size, 0);
+  const { promise: deadline, resolve: expire } = Promise.withResolvers<"expired">();
+  using _timer = clock.schedule(deadlineMs, () => expire("expired"));
+  log.info("draining", { connections: await remaining(), deadlineMs });
+  await Promise.race([Promise.all(pods.map((pod) => pod.drain())), deadline]);
+  const left = await remaining();
+  if (left > 0) log.warn("the drain deadline passed; connections are ended by force", { connections: left });
   const reason = ztunnelError("ZTUNNEL_DRAIN_DEADLINE", "connection closed: this process is shutting down and its drain deadline passed");
-  await Promise.all(proxies.map((proxy) => proxy.stop(reason)));
+  await Promise.all(pods.map((pod) => pod.stop(reason)));
+}
+
+function withConnections(pods: readonly PodState<ThreadedPod>[]): Promise<readonly PodState<PodConnections>[]> {
+  return Promise.all(pods.map(async (pod) => (pod.kind === "up" ? { ...pod, served: await pod.served.connections() } : pod)));
 }
 
 async function untilSynced(mesh: MeshView, signal: AbortSignal): Promise<void> {
@@ -207,6 +232,10 @@ function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     signal.addEventListener("abort", () => resolve(), { once: true });
   });
+}
+
+function toStdout(text: string): void {
+  process.stdout.write(text);
 }
 
 /** What was asked for and would silently not happen is an error where safety depends on it, and a warning where it does not. */

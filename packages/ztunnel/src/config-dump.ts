@@ -15,8 +15,8 @@ import type {
 import type { CertificateState } from "@fairway/pki";
 import { messageOf } from "@fairway/runtime";
 import type { Config } from "./config.ts";
-import type { PodProxy } from "./pod-proxy.ts";
 import type { PodState } from "./pods.ts";
+import type { PodConnections } from "./thread-protocol.ts";
 
 type Json = string | number | boolean | null | undefined | readonly Json[] | { readonly [key: string]: Json };
 
@@ -24,7 +24,7 @@ export interface ConfigDumpSources {
   readonly config: Config;
   readonly snapshot: Snapshot;
   readonly certificates: ReadonlyMap<string, CertificateState>;
-  readonly pods: readonly PodState<PodProxy>[];
+  readonly pods: readonly PodState<PodConnections>[];
   readonly version: { readonly version: string; readonly gitRevision: string };
 }
 
@@ -147,11 +147,11 @@ function dumpString(match: StringMatch): Json {
   return match.kind === "presence" ? { Presence: [] } : { [capitalised(match.kind)]: match.value };
 }
 
-function dumpPod(pod: PodState<PodProxy>): [string, Json] {
+function dumpPod(pod: PodState<PodConnections>): [string, Json] {
   const { namespace, name, serviceAccount } = pod.name;
   const info = { name, namespace, serviceAccount };
   if (pod.kind === "pending") return [pod.uid, { state: "Pending", info }];
-  const { inbound, outbound } = pod.served.connections();
+  const { inbound, outbound } = pod.served;
   return [pod.uid, { state: "Up", connections: { inbound: inbound.map(nulled), outbound: outbound.map(nulled) }, info }];
 }
 

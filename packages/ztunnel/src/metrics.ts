@@ -1,25 +1,42 @@
-/** The metrics of a ztunnel (contract 9.1) besides those of the control plane clients, which the libraries register themselves. */
+/**
+ * The metrics of a ztunnel (contract 9.1) besides those of the control plane clients, which the libraries register themselves. What
+ * connections count is counted on the thread that carries them, and added up when it is read.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import type { CertificateState } from "@fairway/pki";
 import { Counter, Gauge, type MetricRegistry } from "@fairway/runtime";
 import { TrafficMetrics } from "./traffic-metrics.ts";
 
-export interface ZtunnelMetrics {
-  readonly traffic: TrafficMetrics;
-  /** Application connections open now, by reporter. */
-  readonly openSockets: Gauge<"reporter">;
+/** What the process counts once. */
+export interface ProcessMetrics {
   readonly activeProxies: Gauge;
   readonly pendingProxies: Gauge;
   readonly proxiesStarted: Counter;
   readonly proxiesStopped: Counter;
+}
+
+/** What each thread that carries traffic counts. */
+export interface ZtunnelMetrics {
+  readonly traffic: TrafficMetrics;
+  /** Application connections open now, by reporter. */
+  readonly openSockets: Gauge<"reporter">;
   /** Connections turned away because a bound was reached; `bound` is from a closed set. */
   readonly overloads: Counter<"bound">;
   /** Outbound connections that tried another endpoint before the first byte. */
   readonly retries: Counter;
 }
 
-/** Registers everything once. */
-export function createZtunnelMetrics(registry: MetricRegistry, meshVersion: string): ZtunnelMetrics {
+export function createZtunnelMetrics(registry: MetricRegistry): ZtunnelMetrics {
+  const registers = [registry];
+  return {
+    traffic: new TrafficMetrics(registry),
+    openSockets: new Gauge({ name: "istio_tcp_sockets_open", help: "Application connections open now", labelNames: ["reporter"], registers }),
+    overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
+    retries: new Counter({ name: "fairway_ztunnel_outbound_retries_total", help: "Dials repeated at another endpoint", registers }),
+  };
+}
+
+export function createProcessMetrics(registry: MetricRegistry, meshVersion: string): ProcessMetrics {
   const registers = [registry];
   const build = new Gauge({ name: "istio_build", help: "What runs here", labelNames: ["component", "tag"], registers });
   build.set({ component: "ztunnel", tag: meshVersion }, 1);
@@ -37,14 +54,10 @@ export function createZtunnelMetrics(registry: MetricRegistry, meshVersion: stri
     collect: () => memory.set(process.memoryUsage.rss()),
   });
   return {
-    traffic: new TrafficMetrics(registry),
-    openSockets: new Gauge({ name: "istio_tcp_sockets_open", help: "Application connections open now", labelNames: ["reporter"], registers }),
     activeProxies: new Gauge({ name: "workload_manager_active_proxy_count", help: "Pods served", registers }),
     pendingProxies: new Gauge({ name: "workload_manager_pending_proxy_count", help: "Pods whose proxy could not start yet", registers }),
     proxiesStarted: new Counter({ name: "workload_manager_proxies_started_total", help: "Pod proxies started", registers }),
     proxiesStopped: new Counter({ name: "workload_manager_proxies_stopped_total", help: "Pod proxies stopped", registers }),
-    overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
-    retries: new Counter({ name: "fairway_ztunnel_outbound_retries_total", help: "Dials repeated at another endpoint", registers }),
   };
 }
 

@@ -1,6 +1,6 @@
 /**
  * One pod: its network, its listeners, its directions, its tunnels, its live connections. It shares nothing with other pods but what it
- * is handed, and keeps no state of the process: this is the unit that could move to a worker thread.
+ * is handed, and keeps no state of the process: every thread that carries traffic has one for each pod.
  */
 import type { Socket } from "node:net";
 import type { HboneMetrics, TunnelEngine } from "@fairway/hbone";
@@ -27,11 +27,11 @@ export type ListenerKind = "hbone" | "plaintext" | "outbound";
 /** Everything a pod has; without `outbound` and `plaintext` for the ztunnel's own pod, which is not captured (contract 5B.5). */
 export const capturedPod: readonly ListenerKind[] = ["hbone", "plaintext", "outbound"];
 
-/** What all pods of a process are given. */
+/** What all pods of a thread are given. */
 export interface PodProxyParts extends Telemetry {
   readonly config: ProxyConfig;
   readonly mesh: MeshView;
-  readonly certificates: CertificateSource;
+  readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
   readonly tunnelMetrics: HboneMetrics;

@@ -31,7 +31,7 @@ export interface PodScope extends Telemetry {
 
 /** With the right to be the pod towards others. */
 export interface TunnelScope extends PodScope {
-  readonly certificates: CertificateSource;
+  readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
 }

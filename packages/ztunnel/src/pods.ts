@@ -8,7 +8,7 @@ import type { NetworkNamespace } from "@fairway/linux";
 import { type Clock, type Logger, MeshError, type Readiness, type TaskGroup } from "@fairway/runtime";
 import type { PodName } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
-import type { ZtunnelMetrics } from "./metrics.ts";
+import type { ProcessMetrics } from "./metrics.ts";
 
 /** Time between attempts to start pending proxies. */
 export const pendingRetryMs = 5_000;
@@ -28,7 +28,7 @@ export type StartPod<Served extends AsyncDisposable> = (pod: Pod) => Promise<Ser
 export interface PodsOptions<Served extends AsyncDisposable> {
   readonly start: StartPod<Served>;
   readonly readiness: Readiness;
-  readonly metrics: ZtunnelMetrics;
+  readonly metrics: ProcessMetrics;
   readonly clock: Clock;
   readonly log: Logger;
   readonly tasks: TaskGroup;

@@ -31,7 +31,7 @@ function telemetry(): Telemetry & { lines: string[]; registry: MetricRegistry; c
   const lines: string[] = [];
   const registry = createRegistry();
   const log = createLogger("ztunnel", { write: (line) => void lines.push(line), now: () => new Date(0), filter: new LogFilter("info") });
-  return { metrics: createZtunnelMetrics(registry, "1.0"), accessLog: new AccessLog(log), clock: new ManualClock(), lines, registry };
+  return { metrics: createZtunnelMetrics(registry), accessLog: new AccessLog(log), clock: new ManualClock(), lines, registry };
 }
 
 test("an outbound line has every field in its order", (t) => {

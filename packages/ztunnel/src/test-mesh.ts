@@ -62,7 +62,7 @@ export class MemoryMesh implements MeshView {
     this.#changes.set({
       snapshot: applyChange(this.snapshot, change),
       policiesChanged: change.policies !== undefined || change.removedPolicies !== undefined,
-      workloadsChanged: change.workloads !== undefined || change.removedWorkloads !== undefined || change.services !== undefined,
+      workloadsChanged: [change.workloads, change.removedWorkloads, change.services, change.removedServices].some((part) => part !== undefined),
     });
   }
 
@@ -210,7 +210,7 @@ export class TestMesh implements AsyncDisposable {
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: testHandshakeMs }),
       engine: tunnelEngine(defaultEngineName),
       tunnelMetrics: createHboneMetrics(this.registry),
-      metrics: createZtunnelMetrics(this.registry, "test"),
+      metrics: createZtunnelMetrics(this.registry),
       accessLog: new AccessLog(log),
       log,
       clock,

@@ -5,7 +5,7 @@ import { type SeqpacketConnection, SeqpacketServer } from "@fairway/linux";
 import { decodeZdsHello, decodeZdsResponse, encodeZdsRequest, type ZdsRequest } from "@fairway/protocol";
 import { createRegistry, errorCode, ManualClock, Readiness, silentLogger, systemClock, TaskGroup } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
-import { createZtunnelMetrics } from "./metrics.ts";
+import { createProcessMetrics } from "./metrics.ts";
 import { type Pod, Pods, pendingRetryMs } from "./pods.ts";
 import { eventually } from "./test-mesh.ts";
 import { runZdsClient } from "./zds-client.ts";
@@ -33,7 +33,7 @@ class Rig {
   private constructor(t: ExecutionContext, path: string) {
     const stop = new AbortController();
     const tasks = new TaskGroup(silentLogger);
-    const metrics = createZtunnelMetrics(createRegistry(), "test");
+    const metrics = createProcessMetrics(createRegistry(), "test");
     const start = async (pod: Pod): Promise<Served> => {
       if (this.failure !== undefined) throw this.failure;
       this.started.push(pod.uid);

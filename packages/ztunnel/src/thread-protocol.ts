@@ -1,0 +1,90 @@
+/**
+ * What the main thread and a thread that carries traffic say to each other. Everything here is plain data: it crosses by structured clone.
+ * Calls have a number and are answered once; everything else is said and not answered. Messages arrive in the order in which they were sent.
+ */
+import type { SpiffeId } from "@fairway/model";
+import { MeshError, type MetricReading, messageOf } from "@fairway/runtime";
+import type { CertificateNews } from "./certificate-desk.ts";
+import type { PodName, ProxyConfig } from "./config.ts";
+import type { ConnectionSummary } from "./connections.ts";
+import type { MeshQuestion } from "./mesh-question.ts";
+import type { MeshUpdate } from "./mesh-update.ts";
+import type { ListenerKind } from "./pod-proxy.ts";
+
+/** What a thread is told at its start. */
+export interface ThreadSettings {
+  /** From 1. */
+  readonly thread: number;
+  readonly config: ProxyConfig;
+  readonly tls: { readonly allowTls12: boolean; readonly postQuantumOnly: boolean };
+  readonly logFormat: "plain" | "json";
+  readonly logFilter: string;
+}
+
+/** A pod to serve; `proxy` is the number it goes by from then on. */
+export interface PodOrder {
+  readonly proxy: number;
+  readonly uid: string;
+  readonly pod: PodName;
+  /** Descriptor of the network namespace in this process, open until the call is answered; undefined for the process's own. */
+  readonly namespaceFd: number | undefined;
+  readonly kinds: readonly ListenerKind[];
+  readonly overrides: Partial<ProxyConfig>;
+}
+
+export interface PodConnections {
+  readonly inbound: readonly ConnectionSummary[];
+  readonly outbound: readonly ConnectionSummary[];
+}
+
+/** An error without its class, which structured clone would drop. */
+export interface PlainError {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** What can be asked of a thread, and the answers. */
+export interface ThreadCalls {
+  readonly start: { readonly ask: PodOrder; readonly answer: undefined };
+  /** Ends what lives, with the reason in its log. */
+  readonly stop: { readonly ask: { readonly proxy: number; readonly reason: PlainError }; readonly answer: undefined };
+  /** Takes nothing new; answered when the last connection of the pod ended. */
+  readonly drain: { readonly ask: { readonly proxy: number }; readonly answer: undefined };
+  readonly connections: { readonly ask: { readonly proxy: number }; readonly answer: PodConnections };
+  /** Connections that live, by proxy. */
+  readonly sizes: { readonly ask: undefined; readonly answer: ReadonlyMap<number, number> };
+  readonly metrics: { readonly ask: undefined; readonly answer: MetricReading };
+  /** Answered after every log line of before was said. */
+  readonly flush: { readonly ask: undefined; readonly answer: undefined };
+}
+
+export type ThreadCall = keyof ThreadCalls;
+
+export type ToThread =
+  | {
+      readonly kind: "call";
+      readonly id: number;
+      readonly call: { [Name in ThreadCall]: { readonly name: Name; readonly ask: ThreadCalls[Name]["ask"] } }[ThreadCall];
+    }
+  | { readonly kind: "mesh"; readonly update: MeshUpdate }
+  | { readonly kind: "certificate"; readonly news: CertificateNews }
+  | { readonly kind: "log-filter"; readonly expression: string }
+  | { readonly kind: "lines-written" };
+
+export type ToMain =
+  | { readonly kind: "ready" }
+  | { readonly kind: "answer"; readonly id: number; readonly answer: unknown }
+  | { readonly kind: "failure"; readonly id: number; readonly error: PlainError }
+  | { readonly kind: "ask-mesh"; readonly question: MeshQuestion }
+  | { readonly kind: "forget-mesh"; readonly keys: readonly string[] }
+  | { readonly kind: "ask-certificate"; readonly identity: SpiffeId }
+  | { readonly kind: "lines"; readonly text: string };
+
+export function plainError(thrown: unknown): PlainError {
+  const error = MeshError.from(thrown, "ZTUNNEL_THREAD_FAILED");
+  return { code: error.code, message: messageOf(error) };
+}
+
+export function fromPlainError({ code, message }: PlainError): MeshError {
+  return new MeshError(code, message);
+}

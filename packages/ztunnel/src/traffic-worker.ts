@@ -1,0 +1,160 @@
+/**
+ * The work of one thread that carries traffic: its own event loop, its own listeners in every pod, its own tunnels. What it knows of the mesh
+ * and every certificate it uses comes from the main thread; it opens nothing towards the control plane.
+ */
+import { randomBytes } from "node:crypto";
+import type { MessagePort } from "node:worker_threads";
+import { createHboneMetrics, tunnelEngine } from "@fairway/hbone";
+import { type NetworkNamespace, openNamespace, type PodNetwork } from "@fairway/linux";
+import { createMeshTls } from "@fairway/pki";
+import { assertNever, type Clock, createLogger, createRegistry, LogFilter, type MetricRegistry, readMetrics, TaskGroup } from "@fairway/runtime";
+import { AccessLog } from "./access-log.ts";
+import { HandedCertificates } from "./handed-certificates.ts";
+import { LineSender } from "./line-sender.ts";
+import { createZtunnelMetrics } from "./metrics.ts";
+import { systemLookup } from "./next-hop.ts";
+import { PodProxy, type PodProxyParts } from "./pod-proxy.ts";
+import { fromPlainError, type PodOrder, plainError, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
+import { WorkingSet } from "./working-set.ts";
+
+export interface TrafficWorkerOptions {
+  readonly port: MessagePort;
+  readonly settings: ThreadSettings;
+  readonly clock: Clock;
+  readonly podNetwork: (namespace: NetworkNamespace | undefined) => PodNetwork;
+}
+
+/** Serves until the port closes. */
+export function runTrafficWorker(options: TrafficWorkerOptions): void {
+  const worker = new TrafficWorker(options);
+  options.port.on("message", (message: ToThread) => worker.receive(message));
+  // What cannot be read cannot be obeyed: better no thread than one that missed a policy.
+  options.port.on("messageerror", (error) => {
+    throw error;
+  });
+  worker.ready();
+}
+
+class TrafficWorker {
+  readonly #options: TrafficWorkerOptions;
+  readonly #registry: MetricRegistry = createRegistry();
+  readonly #filter: LogFilter;
+  readonly #lines: LineSender;
+  readonly #mesh: WorkingSet;
+  readonly #certificates: HandedCertificates;
+  readonly #parts: PodProxyParts;
+  readonly #tasks: TaskGroup;
+  readonly #proxies = new Map<number, PodProxy>();
+
+  constructor(options: TrafficWorkerOptions) {
+    const { settings, clock } = options;
+    const { config, tls } = settings;
+    this.#options = options;
+    this.#filter = new LogFilter(settings.logFilter);
+    this.#lines = new LineSender((text) => this.#say({ kind: "lines", text }));
+    const log = createLogger("ztunnel", { format: settings.logFormat, filter: this.#filter, write: this.#lines.write });
+    this.#tasks = new TaskGroup(log);
+    this.#mesh = new WorkingSet({
+      ask: (question) => this.#say({ kind: "ask-mesh", question }),
+      forget: (keys) => this.#say({ kind: "forget-mesh", keys }),
+      nodeName: config.nodeName,
+      clock,
+    });
+    this.#certificates = new HandedCertificates({ ask: (identity) => this.#say({ kind: "ask-certificate", identity }), clock });
+    this.#parts = {
+      config,
+      mesh: this.#mesh,
+      certificates: this.#certificates,
+      tls: createMeshTls({ clock, allowTls12: tls.allowTls12, ...(tls.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}) }),
+      engine: tunnelEngine(config.engine),
+      tunnelMetrics: createHboneMetrics(this.#registry),
+      metrics: createZtunnelMetrics(this.#registry),
+      accessLog: new AccessLog(log),
+      clock,
+      log,
+      random: Math.random,
+      randomBytes,
+      lookup: systemLookup,
+    };
+  }
+
+  ready(): void {
+    this.#say({ kind: "ready" });
+  }
+
+  receive(message: ToThread): void {
+    switch (message.kind) {
+      case "call":
+        this.#tasks.run(`thread ${this.#options.settings.thread}: ${message.call.name}`, () => this.#answer(message.id, message.call));
+        break;
+      case "mesh":
+        this.#mesh.apply(message.update);
+        break;
+      case "certificate":
+        this.#certificates.apply(message.news);
+        break;
+      case "log-filter":
+        this.#filter.reset();
+        this.#filter.apply(message.expression);
+        break;
+      case "lines-written": {
+        const dropped = this.#lines.written();
+        if (dropped > 0) this.#parts.log.warn("log lines were dropped: they came faster than they were written", { lines: dropped });
+        break;
+      }
+      default:
+        assertNever(message);
+    }
+  }
+
+  async #answer(id: number, call: Extract<ToThread, { kind: "call" }>["call"]): Promise<void> {
+    try {
+      this.#say({ kind: "answer", id, answer: await this.#carryOut(call) });
+    } catch (thrown) {
+      this.#say({ kind: "failure", id, error: plainError(thrown) });
+    }
+  }
+
+  async #carryOut(call: Extract<ToThread, { kind: "call" }>["call"]): Promise<unknown> {
+    switch (call.name) {
+      case "start":
+        return this.#start(call.ask);
+      case "stop": {
+        const proxy = this.#proxies.get(call.ask.proxy);
+        this.#proxies.delete(call.ask.proxy);
+        return proxy?.stop(fromPlainError(call.ask.reason));
+      }
+      case "drain":
+        return this.#proxies.get(call.ask.proxy)?.drain({ signal: this.#tasks.signal });
+      case "connections":
+        return this.#proxies.get(call.ask.proxy)?.connections() ?? { inbound: [], outbound: [] };
+      case "sizes":
+        return new Map([...this.#proxies].map(([proxy, { size }]) => [proxy, size]));
+      case "metrics":
+        return readMetrics(this.#registry);
+      case "flush":
+        return this.#lines.flushNow();
+      default:
+        return assertNever(call);
+    }
+  }
+
+  async #start({ proxy, uid, pod, namespaceFd, kinds, overrides }: PodOrder): Promise<void> {
+    // A descriptor of this thread's own: the main thread closes its one when it pleases.
+    const namespace = namespaceFd === undefined ? undefined : openNamespace(`/proc/self/fd/${namespaceFd}`);
+    let started: PodProxy;
+    try {
+      const parts = { ...this.#parts, config: { ...this.#parts.config, ...overrides } };
+      started = await PodProxy.start(parts, { uid, pod, network: this.#options.podNetwork(namespace), kinds });
+    } catch (thrown) {
+      namespace?.[Symbol.dispose]();
+      throw thrown;
+    }
+    this.#proxies.set(proxy, started);
+  }
+
+  /** A channel that is closed swallows what is said: the process is ending then. */
+  #say(message: ToMain): void {
+    this.#options.port.postMessage(message);
+  }
+}
