@@ -18,3 +18,5 @@ export {
   type XdsServerOptions,
 } from "./server.ts";
 export { discoveryServerOptions } from "./server-options.ts";
+export { applyWaypointResources, emptyWaypointState, type WaypointDecoder, type WaypointResources, type WaypointState } from "./waypoint-state.ts";
+export { createWaypointView, type WaypointView, type WaypointViewOptions } from "./waypoint-view.ts";

@@ -14,6 +14,8 @@ export interface ReceivedResource {
 /** Where the resources of one type go. */
 export interface ResourceSink {
   readonly typeUrl: string;
+  /** The first answer counts even when parts of it are refused: where one bad resource must not keep the others from being served. */
+  readonly syncsWithRejections?: boolean;
   /** Applies one response as a whole and returns the resources it could not accept, by name with the reason. The others are applied. */
   apply(resources: readonly ReceivedResource[], removed: readonly string[]): ReadonlyMap<string, string>;
 }
@@ -35,7 +37,7 @@ export class Subscription {
     this.sink = sink;
   }
 
-  /** True after the first response that was accepted whole. */
+  /** True after the first response that was accepted, whole unless the sink says otherwise. */
   get synced(): boolean {
     return this.#synced;
   }
@@ -68,7 +70,7 @@ export class Subscription {
     // Removals come first: a resource removed and sent again in one response is held.
     for (const name of response.removedResources) this.#versions.delete(name);
     for (const [name, { version }] of received) if (!rejected.has(name)) this.#versions.set(name, version);
-    if (rejected.size === 0) this.#synced = true;
+    if (rejected.size === 0 || this.sink.syncsWithRejections === true) this.#synced = true;
     return { rejected, reply: { ...emptyRequest(typeUrl), responseNonce: response.nonce, errorDetail: errorDetail(rejected) } };
   }
 }
