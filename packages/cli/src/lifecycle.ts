@@ -4,9 +4,11 @@ import { closeSync, existsSync, openSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { destroyLeftovers } from "@fairway/local-cluster";
 import { MeshError } from "@fairway/runtime";
+import { defaultClusterName } from "./default-cluster-name.ts";
 import { installMesh } from "./demo/mesh.ts";
-import { eventually } from "./demo/shop.ts";
-import { enterLine, progressOn } from "./output.ts";
+import { enterLine } from "./enter-line.ts";
+import { eventually } from "./eventually.ts";
+import { progressOn } from "./output.ts";
 import { raiseCluster } from "./raise.ts";
 
 interface UpState {
@@ -15,9 +17,6 @@ interface UpState {
   readonly startTime: string;
   readonly kubeconfig: string | undefined;
 }
-
-/** The cluster that is meant when none is named. */
-export const defaultName = "fairway";
 
 const upTimeoutMs = 180_000;
 const downTimeoutMs = 60_000;
@@ -112,7 +111,7 @@ export async function down({ stateFolder, name }: { stateFolder: string; name: s
 }
 
 function downCommand(name: string): string {
-  return name === defaultName ? "fairway down" : `fairway down --name ${name}`;
+  return name === defaultClusterName ? "fairway down" : `fairway down --name ${name}`;
 }
 
 async function readState(stateFolder: string): Promise<UpState | undefined> {

@@ -1,14 +1,16 @@
 #!/usr/bin/env node
-/** fairway: ask, explain, act. Each command is one line here and one file beside. */
+/**
+ * fairway: ask, explain, act. Each command is one entry here and one file beside. What raises clusters is loaded only by the commands that do:
+ * those that ask a running mesh answer at once.
+ */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { becomeClusterRoot } from "@fairway/local-cluster";
 import { errorCode, MeshError, messageOf } from "@fairway/runtime";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
-import { demo } from "./demo/demo.ts";
-import { defaultName, down, up, upInForeground } from "./lifecycle.ts";
+import { defaultClusterName } from "./default-cluster-name.ts";
 import { version } from "./version.ts";
+import { waypointCommands } from "./waypoint/command.ts";
 
 const home = process.env["FAIRWAY_HOME"] ?? join(homedir(), ".fairway");
 const stopping = new AbortController();
@@ -19,7 +21,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   });
 }
 
-const nameOption = { type: "string", default: defaultName, describe: "name of the cluster", coerce: clusterName } as const;
+const nameOption = { type: "string", default: defaultClusterName, describe: "name of the cluster", coerce: clusterName } as const;
 const mostNodes = 20;
 
 /** The name is also a folder's: nothing else may be reached by it. */
@@ -51,7 +53,9 @@ await yargs(hideBin(process.argv))
         .example("$0 up", "two nodes, the mesh installed, a kubeconfig to use")
         .example("$0 up --nodes 3 --name lab", "a bigger one under another name"),
     async ({ name, nodes, foreground, state }) => {
+      const { becomeClusterRoot } = await import("@fairway/local-cluster");
       await becomeClusterRoot();
+      const { up, upInForeground } = await import("./lifecycle.ts");
       const stateFolder = state ?? join(home, name);
       if (foreground) await upInForeground({ stateFolder, nodes, name, stop: stopping.signal });
       else await up({ stateFolder, nodes, name });
@@ -61,7 +65,10 @@ await yargs(hideBin(process.argv))
     "down",
     "take it away again",
     (y) => y.option("name", nameOption).example("$0 down", "stops every process and removes every namespace of fairway up"),
-    ({ name }) => down({ stateFolder: join(home, name), name }),
+    async ({ name }) => {
+      const { down } = await import("./lifecycle.ts");
+      await down({ stateFolder: join(home, name), name });
+    },
   )
   .command(
     "demo",
@@ -73,10 +80,13 @@ await yargs(hideBin(process.argv))
         .example("$0 demo", "about a minute; exit code 0 means that every claim was observed")
         .example("$0 demo --hold", "then try it yourself with kubectl"),
     async ({ hold, json }) => {
+      const { becomeClusterRoot } = await import("@fairway/local-cluster");
       await becomeClusterRoot();
+      const { demo } = await import("./demo/demo.ts");
       process.exitCode = await demo({ stateFolder: join(home, `demo-${process.pid}`), hold, json, stop: stopping.signal });
     },
   )
+  .command("waypoint", "opt into L7: create, list, explain and delete waypoints", waypointCommands)
   .command(
     "version",
     "print the version",

@@ -1,5 +1,4 @@
 /** What a person sees: progress on standard error, results on standard output. */
-import { enterWords } from "@fairway/local-cluster";
 import pc from "picocolors";
 
 /** One line per step, finished with ✔ or ✘ and its time; no cursor tricks, so that a log file reads the same. */
@@ -49,10 +48,4 @@ export function table(header: readonly string[], rows: readonly (readonly string
 function visibleLength(text: string): number {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: colour sequences begin with the escape character
   return [...text.replace(/\u001b\[\d+m/g, "")].length;
-}
-
-/** A line for the reader to run first: without root the cluster's API is in a network of its own. Empty where it is not. */
-export function enterLine(pid: number): string {
-  const words = enterWords(pid);
-  return words.length === 0 ? "" : `  ${[...words, "$SHELL"].join(" ")}\n`;
 }

@@ -1,7 +1,8 @@
 /** `fairway demo`: raises a mesh on this machine, walks through what it is for, and says what it observed. */
 import { rm } from "node:fs/promises";
 import type { Cluster } from "@fairway/local-cluster";
-import { enterLine, type Progress, progressOn } from "../output.ts";
+import { enterLine } from "../enter-line.ts";
+import { type Progress, progressOn } from "../output.ts";
 import { raiseCluster } from "../raise.ts";
 import { allRolledOut, applyFile, installMesh } from "./mesh.ts";
 import { Observations } from "./observation.ts";

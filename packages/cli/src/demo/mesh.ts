@@ -2,7 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { applyManifests, waitForRollout } from "@fairway/kube";
 import { type Cluster, checkoutFile } from "@fairway/local-cluster";
-import { eventually, isReady, type Pod, pods } from "./shop.ts";
+import { eventually } from "../eventually.ts";
+import { isReady, type Pod, pods } from "./shop.ts";
 
 export const meshNamespace = "fairway-system";
 const redirection = "ambient.istio.io/redirection";

@@ -1,7 +1,8 @@
 /** The shop from the outside: its pods, and requests made from inside them. */
 import type { KubeClient, KubeObject, ResourceType } from "@fairway/kube";
 import { type Cluster, visitorCommand } from "@fairway/local-cluster";
-import { MeshError, systemClock } from "@fairway/runtime";
+import { MeshError } from "@fairway/runtime";
+import { eventually } from "../eventually.ts";
 
 export interface Pod extends KubeObject {
   spec: { nodeName?: string; serviceAccountName?: string };
@@ -23,24 +24,6 @@ export interface Answer {
   readonly ms: number;
   readonly body?: string;
   readonly error?: string;
-}
-
-const readyTimeoutMs = 60_000;
-const pollMs = 100;
-
-/** Waits until `accept` says yes, asking every 100 ms; throws naming what was awaited. */
-export async function eventually<T>(what: string, ask: () => Promise<T | undefined>, { timeoutMs = readyTimeoutMs }: { timeoutMs?: number } = {}): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
-  let last: unknown;
-  while (Date.now() < deadline) {
-    const value = await ask().catch((thrown: unknown) => {
-      last = thrown;
-      return undefined;
-    });
-    if (value !== undefined) return value;
-    await systemClock.sleep(pollMs, { signal: AbortSignal.timeout(timeoutMs) });
-  }
-  throw new MeshError("CLI_TIMEOUT", `${what} did not happen within ${timeoutMs / 1000} s`, { cause: last });
 }
 
 export function isReady(pod: Pod): boolean {

@@ -3,9 +3,10 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import type { KubeObject, ResourceType } from "@fairway/kube";
 import { type Cluster, installed } from "@fairway/local-cluster";
+import { eventually } from "../eventually.ts";
 import { accessLines, allRolledOut, applyFile, meshNamespace, podsOnceEnrolled } from "./mesh.ts";
 import type { Observations } from "./observation.ts";
-import { type Answer, eventually, isReady, type Pod, pods, readyPod, requestFrom, requestsFrom, tally, visitorLines } from "./shop.ts";
+import { type Answer, isReady, type Pod, pods, readyPod, requestFrom, requestsFrom, tally, visitorLines } from "./shop.ts";
 import { type WireReport, watchWire } from "./wire.ts";
 
 /** What every stage works with. */

@@ -1,0 +1,2 @@
+/** The cluster that is meant when none is named. */
+export const defaultClusterName = "fairway";
