@@ -1,4 +1,5 @@
-/** Waypoint resources for tests, as JSON: what the bytes mean is the codec's business, and tested there. */
+/** Waypoint resources for tests, in a form of their own: what the bytes of the wire mean is the codec's business, and tested there. */
+import { deserialize, serialize } from "node:v8";
 import { type Cluster, type ClusterEndpoints, type RouteTable, type ServedTarget, unlimited } from "@fairway/model";
 import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 import type { ResourceContent } from "./resource-source.ts";
@@ -22,9 +23,9 @@ export function endpoints(name: string): ClusterEndpoints {
   return { cluster: name, localities: [] };
 }
 
-const read = (body: Uint8Array): never => JSON.parse(Buffer.from(body).toString()) as never;
+const read = (body: Uint8Array): never => deserialize(body) as never;
 
-export const jsonDecoder: WaypointDecoder = { target: read, routes: read, cluster: read, endpoints: read };
+export const testDecoder: WaypointDecoder = { target: read, routes: read, cluster: read, endpoints: read };
 
 export const asTarget = (value: ServedTarget): ResourceContent => content(value.name, value);
 export const asRoutes = (value: RouteTable): ResourceContent => content(value.name, value);
@@ -45,5 +46,5 @@ export const clustersPush: (push: Push) => WaypointResources = push(clusterTypeU
 export const endpointsPush: (push: Push) => WaypointResources = push(endpointTypeUrl);
 
 function content(name: string, value: unknown): ResourceContent {
-  return { name, body: Buffer.from(JSON.stringify(value)) };
+  return { name, body: serialize(value) };
 }
