@@ -32,6 +32,8 @@ export function projectImages(): ImageCatalog {
     "fairway/ztunnel": { command: nodeProgram("packages/ztunnel/dist/main.js") },
     "fairway/shop-web": { command: nodeProgram("examples/shop/dist/web.js") },
     "fairway/shop-api": { command: nodeProgram("examples/shop/dist/api.js") },
+    "fairway/shop-orders": { command: nodeProgram("examples/shop/dist/orders.js") },
+    "fairway/shop-issuer": { command: nodeProgram("examples/shop/dist/issuer.js") },
     "fairway/shop-visitor": { command: visitorCommand },
     redis: installed("redis-server") ? { command: ["redis-server"] } : { command: nodeProgram("examples/shop/dist/store.js"), ignoreContainerCommand: true },
   };
