@@ -29,7 +29,7 @@ interface Kind<T> {
 
 const workloadKind: Kind<Workload> = {
   nameOf: ({ uid }) => uid,
-  encode: (workload) => ({ body: encodeWorkload(workload), aliases: workloadAliases(workload) }),
+  encode: (workload) => ({ body: encodeWorkload(workload), aliases: workloadAliases(workload), partOf: [...workload.services.keys()] }),
 };
 const serviceKind: Kind<Service> = {
   nameOf: ({ namespace, hostname }) => serviceKey(namespace, hostname),

@@ -38,6 +38,9 @@ export function authorize(snapshot: Snapshot, workload: Workload, facts: Connect
   const dryRun = dryRunResults(dryRunDeny, dryRunAllow, allow.length > 0, subject);
 
   const denying = firstMatch(deny, subject);
+  if (denying?.refused === true) {
+    return { allowed: false, reason: "policy-unknown", policy: denying.key, message: `policy applies but could not be read: ${denying.key}`, dryRun };
+  }
   if (denying !== undefined) {
     return { allowed: false, reason: "explicitly-denied", policy: denying.key, message: `explicitly denied by: ${denying.key}`, dryRun };
   }

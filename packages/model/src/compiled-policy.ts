@@ -50,6 +50,8 @@ type CompiledRule = readonly CompiledClause[];
 export interface CompiledPolicy {
   readonly key: PolicyKey;
   readonly rules: readonly CompiledRule[];
+  /** Stands in for a policy that could not be read. */
+  readonly refused: boolean;
 }
 
 /** Policies in the order in which they are asked. */
@@ -156,7 +158,7 @@ function compile(policy: AuthorizationPolicy): CompiledPolicy {
   let compiled = compiledPolicies.get(policy);
   if (compiled === undefined) {
     const rules = policy.rules.map(({ clauses }) => clauses.map(({ matches }) => compileClause(matches)));
-    compiled = { key: policyKey(policy.namespace, policy.name), rules };
+    compiled = { key: policyKey(policy.namespace, policy.name), rules, refused: policy.refused === true };
     compiledPolicies.set(policy, compiled);
   }
   return compiled;

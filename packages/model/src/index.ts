@@ -63,6 +63,7 @@ export {
   type ServiceAccountMatch,
   type StringMatch,
 } from "./policy.ts";
+export { type RefusedPolicy, standInFor } from "./refused-policy.ts";
 export type { RequestCondition, RequestPolicy, RequestVerdict, TokenRule } from "./request-policy.ts";
 export type {
   InboundRejection,

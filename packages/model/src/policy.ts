@@ -48,6 +48,8 @@ export interface AuthorizationPolicy {
   /** The policy matches when any rule does; with no rules it never matches. */
   readonly rules: readonly PolicyRule[];
   readonly dryRun: boolean;
+  /** Stands in for a policy that could not be read: it lets nobody through that the policy might have kept out. */
+  readonly refused?: true;
 }
 
 export const emptyMatch: PolicyMatch = {

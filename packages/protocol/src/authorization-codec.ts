@@ -38,6 +38,19 @@ export function decodeAuthorization(bytes: Uint8Array): AuthorizationPolicy {
   };
 }
 
+/** What can still be read of bytes that `decodeAuthorization` refused. Never throws. */
+export function salvageAuthorization(bytes: Uint8Array): Partial<Pick<AuthorizationPolicy, "scope" | "action" | "dryRun">> {
+  let message: wire.Authorization;
+  try {
+    message = readMessage(wire.Authorization, "istio.security.Authorization", bytes);
+  } catch {
+    return {};
+  }
+  const scope = scopes.find((_, number) => number === message.scope);
+  const action = actions.find((_, number) => number === message.action);
+  return { ...(scope === undefined ? {} : { scope }), ...(action === undefined ? {} : { action }), dryRun: message.dryRun };
+}
+
 function matchFromWire(match: wire.Match): PolicyMatch {
   const ports = (field: string, values: readonly number[]) => values.map((port) => readPort(field, port));
   return {

@@ -9,7 +9,7 @@ export {
   workloadAliases,
   workloadTypeUrl,
 } from "./address-codec.ts";
-export { authorizationTypeUrl, decodeAuthorization, encodeAuthorization } from "./authorization-codec.ts";
+export { authorizationTypeUrl, decodeAuthorization, encodeAuthorization, salvageAuthorization } from "./authorization-codec.ts";
 export { type CaptureProbeDestination, captureProbeDestinations, isCaptureProbe } from "./capture-probe.ts";
 export { ControlPlane, Node } from "./gen/envoy/config/core/v3/base.ts";
 export {

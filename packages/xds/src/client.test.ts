@@ -1,14 +1,8 @@
 /** The client against servers that are wrong, hostile, slow or not there. */
 import { createServer, type Socket, type Server as TcpServer } from "node:net";
-import {
-  type AggregatedDiscoveryServiceServer,
-  addressTypeUrl,
-  authorizationTypeUrl,
-  type DeltaDiscoveryRequest,
-  DeltaDiscoveryResponse,
-} from "@fairway/protocol";
+import { addressTypeUrl, authorizationTypeUrl, DeltaDiscoveryResponse } from "@fairway/protocol";
 import { errorCode, messageOf, silentLogger, systemClock } from "@fairway/runtime";
-import { type ServerDuplexStream, status } from "@grpc/grpc-js";
+import { status } from "@grpc/grpc-js";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
 import { XdsClient, type XdsConnection } from "./client.ts";
@@ -17,9 +11,9 @@ import { createXdsMeshView, type XdsMeshView } from "./mesh-view.ts";
 import { ztunnelNode } from "./node.ts";
 import { type ResourceSink, Subscription } from "./subscription.ts";
 import { workload, workloadResource } from "./test-mesh.ts";
-import { accessTo, listen, systemCredentials } from "./test-server.ts";
+import { scripted } from "./test-scripted-server.ts";
+import { accessTo, systemCredentials } from "./test-server.ts";
 
-type Stream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
 const node = ztunnelNode({ instanceIp: "10.0.0.1", podName: "zt", podNamespace: "istio-system", nodeName: "n" });
 const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
 const empty = { systemVersionInfo: "", resources: [], removedResources: [], controlPlane: undefined };
@@ -334,40 +328,6 @@ function good(typeUrl: string): string {
 /** Writes the bytes hidden in a response instead of the response. */
 function asBytes({ systemVersionInfo }: DeltaDiscoveryResponse): Buffer {
   return Buffer.from(systemVersionInfo, "base64");
-}
-
-/** A server that does what the test says with each request. */
-async function scripted(
-  t: ExecutionContext,
-  onRequest: (stream: Stream, request: DeltaDiscoveryRequest) => void,
-  serialize?: (response: DeltaDiscoveryResponse) => Buffer,
-) {
-  const all: DeltaDiscoveryRequest[] = [];
-  const listeners = new Set<() => void>();
-  const service: AggregatedDiscoveryServiceServer = {
-    streamAggregatedResources: () => undefined,
-    deltaAggregatedResources: (stream) => {
-      stream.on("error", () => undefined);
-      stream.on("data", (request: DeltaDiscoveryRequest) => {
-        all.push(request);
-        onRequest(stream, request);
-        for (const listener of listeners) listener();
-      });
-    },
-  };
-  const server = await listen(service, 0, serialize);
-  t.teardown(() => server.stop());
-  const find = (accept: (request: DeltaDiscoveryRequest, index: number) => boolean): Promise<DeltaDiscoveryRequest> =>
-    new Promise((resolve, reject) => {
-      AbortSignal.timeout(10_000).addEventListener("abort", () => reject(new Error("the request did not come")));
-      const look = (): void => {
-        const found = all.find(accept);
-        if (found !== undefined) resolve(found);
-      };
-      listeners.add(look);
-      look();
-    });
-  return { target: server.target, requests: { all, find, length: (count: number) => find((_, index) => index + 1 >= count) } };
 }
 
 async function tcp(t: ExecutionContext, onSocket: (socket: Socket) => void, { closed = false } = {}) {

@@ -11,7 +11,7 @@ import { type ClientDuplexStream, connectivityState, type ServiceError, status }
 import { connectionError, diagnose, streamError } from "./connection-failure.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 import type { NodeIdentity } from "./node.ts";
-import { acknowledgement, type ResourceSink, Subscription } from "./subscription.ts";
+import { acknowledgement, type ResourceSink, Subscription, type WantedNames } from "./subscription.ts";
 
 export type XdsConnection =
   | { readonly kind: "connecting" }
@@ -21,8 +21,8 @@ export type XdsConnection =
 export interface XdsClientOptions {
   readonly access: ControlPlaneAccess;
   readonly node: NodeIdentity;
-  /** Subscribed in this order. */
-  readonly sinks: readonly ResourceSink[];
+  /** Subscribed in this order; one with `wanted` to nothing but those names. */
+  readonly sinks: readonly (ResourceSink & { readonly wanted?: WantedNames | undefined })[];
   readonly clock: Clock;
   readonly log: Logger;
   readonly maxMessageBytes?: number;
@@ -52,10 +52,12 @@ export class XdsClient implements AsyncDisposable {
   readonly #tasks: TaskGroup;
   readonly #connection = new Watched<XdsConnection>({ kind: "connecting" });
   readonly #synced = new Watched(false);
+  /** The open stream; undefined while there is none. */
+  #open: Pick<ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>, "write"> | undefined;
 
   constructor(options: XdsClientOptions) {
     this.#options = options;
-    this.#subscriptions = options.sinks.map((sink) => new Subscription(sink));
+    this.#subscriptions = options.sinks.map((sink) => new Subscription(sink, sink.wanted));
     this.#tasks = new TaskGroup(options.log);
     this.#tasks.run("discovery", (signal) => this.#run(signal));
   }
@@ -67,6 +69,19 @@ export class XdsClient implements AsyncDisposable {
   /** True once every type had its first accepted answer, and from then on. */
   get synced(): Watch<boolean> {
     return this.#synced;
+  }
+
+  /** Subscribes to names, one request each. Without an open stream nothing is sent: the next one starts with all that is wanted. */
+  subscribe(typeUrl: string, names: readonly string[]): void {
+    const subscription = this.#subscriptions.find(({ sink }) => sink.typeUrl === typeUrl);
+    if (subscription !== undefined) for (const name of names) this.#open?.write(subscription.nextRequest({ subscribe: [name] }));
+  }
+
+  /** Ends subscriptions and forgets the versions that were held under these names. */
+  unsubscribe(typeUrl: string, names: readonly string[]): void {
+    const subscription = this.#subscriptions.find(({ sink }) => sink.typeUrl === typeUrl);
+    subscription?.release(names);
+    if (subscription !== undefined && names.length > 0) this.#open?.write(subscription.nextRequest({ unsubscribe: names }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -144,6 +159,7 @@ export class XdsClient implements AsyncDisposable {
       });
       const onAbort = (): void => stream.cancel();
       const end = (error: ServiceError | undefined): void => {
+        if (this.#open === stream) this.#open = undefined;
         connecting[Symbol.dispose]();
         signal.removeEventListener("abort", onAbort);
         resolve({
@@ -170,6 +186,7 @@ export class XdsClient implements AsyncDisposable {
       stream.on("error", (error: ServiceError) => end(error));
       stream.on("end", () => end(undefined));
       for (const subscription of this.#subscriptions) stream.write(subscription.firstRequest(toWire(node)));
+      this.#open = stream;
     });
   }
 

@@ -1,17 +1,11 @@
 /** Client and server against each other over TLS on loopback. */
-import { parseIp, type Snapshot } from "@fairway/model";
-import { addressTypeUrl, authorizationTypeUrl } from "@fairway/protocol";
-import { errorCode, MeshError, messageOf, silentLogger, systemClock, Watched } from "@fairway/runtime";
-import test, { type ExecutionContext } from "ava";
-import { createXdsMeshView, type XdsMeshView, type XdsMeshViewOptions } from "./mesh-view.ts";
-import { ztunnelNode } from "./node.ts";
-import { MutableResourceSource } from "./resource-source.ts";
-import { createXdsServer, type XdsNode, type XdsServer, type XdsServerOptions } from "./server.ts";
+import { authorize, type ConnectionFacts, emptyMatch, parseIp } from "@fairway/model";
+import { addressTypeUrl } from "@fairway/protocol";
+import { errorCode, MeshError, messageOf, Watched } from "@fairway/runtime";
+import test from "ava";
+import type { XdsNode } from "./server.ts";
+import { node, peer, soon, start, until } from "./test-discovery.ts";
 import { policy, policyNamed, policyResource, service, serviceResource, workload, workloadResource } from "./test-mesh.ts";
-import { accessTo, listen, type TestServer } from "./test-server.ts";
-
-const node = ztunnelNode({ instanceIp: "10.0.0.1", podName: "ztunnel-x", podNamespace: "istio-system", nodeName: "node-1", metadata: { CLUSTER_ID: "c1" } });
-const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
 
 test("a client receives the mesh, and its changes", async (t) => {
   const mesh = await start(t);
@@ -190,52 +184,41 @@ test("waiting for a pod ends when discovery sends it, or at the deadline naming 
   t.regex(messageOf(error), /default\/nobody/);
 });
 
-const peer = { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: "node-1" };
+test("a policy that cannot be read and was never held denies in its scope, until it can be read or is gone", async (t) => {
+  const mesh = await start(t);
+  const view = mesh.connect();
+  await view.synced.until(Boolean, soon());
+  const verdict = (namespace: string) => authorize(view.snapshot, { ...workload("a"), namespace }, anyConnection).allowed;
+  const broken = (name: string) => ({ name, body: Buffer.from("nonsense") });
+  const settled = (accept: () => boolean) => view.changes.until(accept, soon());
 
-async function until(view: XdsMeshView, accept: (snapshot: Snapshot) => boolean): Promise<void> {
-  await view.changes.until(({ snapshot }) => accept(snapshot), soon());
-}
+  mesh.policies.update({ set: [broken("default/p")] });
+  await settled(() => !verdict("default"));
+  t.true(verdict("other"));
+  mesh.policies.update({ set: [policyResource(policy("p"))] });
+  await settled(() => verdict("default"));
+  mesh.policies.update({ set: [broken("default/p"), broken("istio-system/q")] });
+  await settled(() => !verdict("other"));
+  t.deepEqual(view.snapshot.policy(policyNamed("p")), policy("p"), "what was understood before stays as it was");
+  mesh.policies.update({ delete: ["istio-system/q"] });
+  await settled(() => verdict("other"));
+});
 
-/** A server with two sources that can be stopped and started again on its port. */
-async function start(t: ExecutionContext, options: Partial<XdsServerOptions> = {}) {
-  const policies = new MutableResourceSource(authorizationTypeUrl);
-  const addresses = new MutableResourceSource(addressTypeUrl);
-  let running: { xds: XdsServer; server: TestServer } | undefined;
-  const open = async (port?: number): Promise<{ xds: XdsServer; server: TestServer }> => {
-    const xds = createXdsServer({
-      sources: [policies, addresses],
-      authorize: async () => peer,
-      clock: systemClock,
-      log: silentLogger,
-      ready: new Watched(true),
-      ...options,
-    });
-    return { xds, server: await listen(xds.service, port) };
-  };
-  const first = await open();
-  running = first;
-  const { port, target } = first.server;
-  const stop = async (): Promise<void> => {
-    running?.server.stop();
-    await running?.xds[Symbol.asyncDispose]();
-    running = undefined;
-  };
-  t.teardown(stop);
-  return {
-    policies,
-    addresses,
-    target,
-    get server() {
-      return running?.xds ?? first.xds;
-    },
-    stop,
-    async restart() {
-      running = await open(port);
-    },
-    connect(change: Partial<XdsMeshViewOptions> = {}): XdsMeshView {
-      const view = createXdsMeshView({ access: accessTo(target), node, nodeName: "node-1", clock: systemClock, log: silentLogger, ...change });
-      t.teardown(() => view[Symbol.asyncDispose]());
-      return view;
-    },
-  };
-}
+test("of a policy with one unreadable matcher the scope still counts", async (t) => {
+  const mesh = await start(t);
+  const view = mesh.connect();
+  await view.synced.until(Boolean, soon());
+  const unreadable = { ...emptyMatch, destinationPorts: [70_000] };
+  const one = (name: string, scope: "global" | "workload-selector") =>
+    policyResource(policy(name, { scope, rules: [{ clauses: [{ matches: [unreadable] }] }] }));
+  mesh.policies.update({ set: [one("selected", "workload-selector"), one("global", "global"), policyResource(policy("fine"))] });
+  await view.changes.until(({ snapshot }) => snapshot.policy(policyNamed("fine")) !== undefined, soon());
+  t.is(view.snapshot.policy(policyNamed("selected")), undefined, "those who name it are denied because it is not known");
+  t.false(authorize(view.snapshot, { ...workload("a"), namespace: "other" }, anyConnection).allowed);
+});
+
+const anyConnection: ConnectionFacts = {
+  source: { ip: parseIp("10.0.0.1"), port: 1 },
+  destination: { ip: parseIp("10.0.0.2"), port: 2 },
+  identity: undefined,
+};

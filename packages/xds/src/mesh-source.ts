@@ -9,6 +9,15 @@ export interface MeshChange {
   readonly workloadsChanged: boolean;
 }
 
+export interface DecideOptions {
+  readonly signal: AbortSignal;
+  /**
+   * The decision only says who somebody is, for logs and metrics: the control plane is asked for what is not known, and nobody waits for its
+   * answer.
+   */
+  readonly labels?: boolean;
+}
+
 export interface MeshView extends AsyncDisposable {
   /** The latest state. Kept while the control plane is away. */
   readonly changes: Watch<MeshChange>;
@@ -18,7 +27,7 @@ export interface MeshView extends AsyncDisposable {
    * fetched and the decision runs again, so it may run more than once; the result is that of a run that knew everything it looked at.
    * It is computed in the turn in which the promise resolves. Throws what kept the facts away, or the signal's reason.
    */
-  decide<T>(decision: (snapshot: Snapshot) => T, options: { signal: AbortSignal }): Promise<T>;
+  decide<T>(decision: (snapshot: Snapshot) => T, options: DecideOptions): Promise<T>;
   /** True once every subscribed type had its first accepted answer. */
   readonly synced: Watch<boolean>;
   /**
@@ -37,12 +46,16 @@ export interface ServedResource {
   readonly body: Uint8Array;
   /** Other names by which a client may ask for it. */
   readonly aliases: readonly string[];
+  /** Names of resources that are of no use without this one: an endpoint names its services. */
+  readonly partOf: readonly string[];
 }
 
 /** A set of resources of one type with their changes; the controller fills one per type. */
 export interface ResourceSource {
   readonly typeUrl: string;
   get(name: string): ServedResource | undefined;
+  /** Everything that a client who asks for `name` has to be told: what has this name or alias, whose range holds it, and what belongs to these. */
+  matching(name: string): Iterable<ServedResource>;
   all(): Iterable<ServedResource>;
   /** Names that changed (set, replaced or removed) since the last call of the listener. Dispose to stop. */
   subscribe(listener: (names: ReadonlySet<string>) => void): Disposable;

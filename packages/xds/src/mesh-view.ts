@@ -1,12 +1,19 @@
-/** The live mesh of a proxy: discovery decoded into snapshots. Policies are subscribed before addresses and applied as they come. */
-import { applyChange, emptySnapshot, type SnapshotChange } from "@fairway/model";
+/**
+ * The live mesh of a proxy: discovery decoded into snapshots. Policies are subscribed before addresses and applied as they come; on demand
+ * only the addresses that somebody asks for are held, the policies still all.
+ */
+import { applyChange, emptySnapshot, type SnapshotChange, serviceKey } from "@fairway/model";
+import { addressTypeUrl } from "@fairway/protocol";
 import { type Clock, type Logger, type Watch, Watched } from "@fairway/runtime";
 import { XdsClient, type XdsConnection } from "./client.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 import { decideNow } from "./decide-now.ts";
+import { decideOnDemand } from "./decide-on-demand.ts";
+import { Demand, type DemandLimits } from "./demand.ts";
 import { addressSink, policySink } from "./mesh-sinks.ts";
 import type { MeshChange, MeshView } from "./mesh-source.ts";
 import type { NodeIdentity } from "./node.ts";
+import { unclaimed } from "./on-demand.ts";
 import { waitForWorkload } from "./wait-for-workload.ts";
 
 export interface XdsMeshViewOptions {
@@ -20,28 +27,51 @@ export interface XdsMeshViewOptions {
   readonly initial?: SnapshotChange;
   readonly maxMessageBytes?: number;
   readonly random?: () => number;
+  /** Subscribe to no address but those that are asked for. `clusterId` is the first part of the uids of local pods. */
+  readonly onDemand?: ({ readonly clusterId: string } & Partial<DemandLimits>) | undefined;
+  /** Namespace whose policies are for the whole mesh: what an unreadable policy of it denies. */
+  readonly rootNamespace?: string | undefined;
 }
 
 export interface XdsMeshView extends MeshView {
   readonly connection: Watch<XdsConnection>;
+  /** Of a view on demand: the names it asked for. */
+  readonly demand: Pick<Demand, "size" | "fetch"> | undefined;
 }
+
+const defaultRootNamespace = "istio-system";
 
 /** Opens the stream in the background and keeps it; returns at once. */
 export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
-  const { access, node, nodeName, clock, log, initial, maxMessageBytes, random } = options;
+  const { access, node, nodeName, clock, log, initial, maxMessageBytes, random, onDemand, rootNamespace = defaultRootNamespace } = options;
   const snapshot = initial === undefined ? emptySnapshot : applyChange(emptySnapshot, initial);
   const changes = new Watched<MeshChange>({ snapshot, policiesChanged: true, workloadsChanged: true });
   const commit = (change: SnapshotChange, touched: Omit<MeshChange, "snapshot">): void =>
     changes.set({ snapshot: applyChange(changes.current.snapshot, change), ...touched });
+  const demand = onDemand && new Demand({ clock, limits: onDemand, hooks: { subscribe: (names) => client.subscribe(addressTypeUrl, names), release: letGo } });
+  const kept = {
+    nodeName,
+    names: new Set(
+      [...snapshot.workloads()]
+        .map(({ uid }): string => uid)
+        .concat([...snapshot.services()].map(({ namespace, hostname }) => serviceKey(namespace, hostname))),
+    ),
+  };
   const client = new XdsClient({
     access,
     node,
-    sinks: [policySink(changes, commit), addressSink(changes, commit)],
+    sinks: [policySink(changes, commit, { rootNamespace }), { ...addressSink(changes, commit, demand), wanted: demand }],
     clock,
     log,
     ...(maxMessageBytes === undefined ? {} : { maxMessageBytes }),
     ...(random === undefined ? {} : { random }),
   });
+  function letGo(names: readonly string[]): void {
+    if (demand === undefined) return;
+    const gone = unclaimed(changes.current.snapshot, demand, kept);
+    client.unsubscribe(addressTypeUrl, [...new Set<string>([...names, ...gone.removedWorkloads, ...gone.removedServices])]);
+    if (gone.removedWorkloads.length + gone.removedServices.length > 0) commit(gone, { policiesChanged: false, workloadsChanged: true });
+  }
   return {
     changes,
     get snapshot() {
@@ -49,8 +79,20 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
     },
     synced: client.synced,
     connection: client.connection,
-    decide: (decision, wait) => decideNow(changes, decision, wait),
-    waitForWorkload: (pod, wait) => waitForWorkload({ changes, nodeName, clock }, pod, wait),
-    [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
+    decide: (decision, wait) => (demand === undefined ? decideNow(changes, decision, wait) : decideOnDemand({ changes, demand }, decision, wait)),
+    demand,
+    waitForWorkload: (pod, wait) => {
+      if (onDemand !== undefined) demand?.pin(ownUids(onDemand.clusterId, pod));
+      return waitForWorkload({ changes, nodeName, clock }, pod, wait);
+    },
+    async [Symbol.asyncDispose]() {
+      demand?.[Symbol.dispose]();
+      await client[Symbol.asyncDispose]();
+    },
   };
+}
+
+/** As what the mesh may know a workload that this process serves: a pod, or a machine outside the cluster (controller contract 2.3). */
+function ownUids(clusterId: string, { namespace, name }: { readonly namespace: string; readonly name: string }): readonly string[] {
+  return [`${clusterId}//Pod/${namespace}/${name}`, `${clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`];
 }

@@ -1,5 +1,6 @@
 /** A resource source that is filled by setting and deleting; the controller keeps one per type. */
 import { createHash } from "node:crypto";
+import { parseAddressName, parseRangeName, type RangeName, rangeHolds } from "./address-names.ts";
 import type { ResourceSource, ServedResource } from "./mesh-source.ts";
 
 /** A resource before it has a version. */
@@ -8,6 +9,7 @@ export interface ResourceContent {
   /** Serialised message, without the Any envelope. */
   readonly body: Uint8Array;
   readonly aliases?: readonly string[];
+  readonly partOf?: readonly string[];
 }
 
 const versionLength = 16;
@@ -20,8 +22,12 @@ export function contentVersion(body: Uint8Array): string {
 export class MutableResourceSource implements ResourceSource {
   readonly typeUrl: string;
   readonly #resources = new Map<string, ServedResource>();
-  /** Alias to the name of whoever claimed it last. */
-  readonly #names = new Map<string, string>();
+  /** Alias to the names of those that claim it, the last one last. */
+  readonly #names = new Map<string, Set<string>>();
+  /** Name to the names of what belongs to it. */
+  readonly #parts = new Map<string, Set<string>>();
+  /** Aliases that are ranges; few. */
+  readonly #ranges = new Map<string, RangeName>();
   readonly #listeners = new Set<(names: ReadonlySet<string>) => void>();
 
   constructor(typeUrl: string) {
@@ -36,8 +42,18 @@ export class MutableResourceSource implements ResourceSource {
   get(name: string): ServedResource | undefined {
     const direct = this.#resources.get(name);
     if (direct !== undefined) return direct;
-    const owner = this.#names.get(name);
+    const owner = [...(this.#names.get(name) ?? [])].at(-1);
     return owner === undefined ? undefined : this.#resources.get(owner);
+  }
+
+  matching(name: string): Iterable<ServedResource> {
+    const found = new Set<string>([name, ...(this.#names.get(name) ?? [])]);
+    const address = this.#ranges.size === 0 ? undefined : parseAddressName(name);
+    if (address !== undefined) {
+      for (const [alias, range] of this.#ranges) if (rangeHolds(range, address)) for (const owner of this.#names.get(alias) ?? []) found.add(owner);
+    }
+    for (const owner of [...found]) for (const part of this.#parts.get(owner) ?? []) found.add(part);
+    return [...found].flatMap((one) => this.#resources.get(one) ?? []);
   }
 
   all(): Iterable<ServedResource> {
@@ -59,11 +75,16 @@ export class MutableResourceSource implements ResourceSource {
       touch(name);
       this.#drop(name);
     }
-    for (const { name, body, aliases = [] } of batch.set ?? []) {
+    for (const { name, body, aliases = [], partOf = [] } of batch.set ?? []) {
       touch(name);
       this.#drop(name);
-      this.#resources.set(name, { name, version: contentVersion(body), body, aliases });
-      for (const alias of aliases) this.#names.set(alias, name);
+      this.#resources.set(name, { name, version: contentVersion(body), body, aliases, partOf });
+      for (const owner of partOf) addTo(this.#parts, owner, name);
+      for (const alias of aliases) {
+        addTo(this.#names, alias, name);
+        const range = parseRangeName(alias);
+        if (range !== undefined) this.#ranges.set(alias, range);
+      }
     }
     const changed = new Set<string>();
     for (const [name, old] of before) if (!sameResource(old, this.#resources.get(name))) changed.add(name);
@@ -72,9 +93,26 @@ export class MutableResourceSource implements ResourceSource {
   }
 
   #drop(name: string): void {
-    for (const alias of this.#resources.get(name)?.aliases ?? []) if (this.#names.get(alias) === name) this.#names.delete(alias);
+    const { aliases = [], partOf = [] } = this.#resources.get(name) ?? {};
+    for (const owner of partOf) removeFrom(this.#parts, owner, name);
+    for (const alias of aliases) {
+      removeFrom(this.#names, alias, name);
+      if (!this.#names.has(alias)) this.#ranges.delete(alias);
+    }
     this.#resources.delete(name);
   }
+}
+
+function addTo(index: Map<string, Set<string>>, key: string, name: string): void {
+  const names = index.get(key) ?? new Set();
+  names.add(name);
+  index.set(key, names);
+}
+
+function removeFrom(index: Map<string, Set<string>>, key: string, name: string): void {
+  const names = index.get(key);
+  names?.delete(name);
+  if (names?.size === 0) index.delete(key);
 }
 
 function sameResource(a: ServedResource | undefined, b: ServedResource | undefined): boolean {

@@ -62,7 +62,7 @@ export function policyNamed(name: string): PolicyKey {
 }
 
 export function workloadResource(value: Workload): ResourceContent {
-  return { name: value.uid, body: encodeWorkload(value), aliases: workloadAliases(value) };
+  return { name: value.uid, body: encodeWorkload(value), aliases: workloadAliases(value), partOf: [...value.services.keys()] };
 }
 
 export function serviceResource(value: Service): ResourceContent {

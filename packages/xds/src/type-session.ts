@@ -3,6 +3,7 @@
  * Every pending name carries the epoch of the batch it came with, so that the session can hold back what came later.
  */
 import type { DeltaDiscoveryRequest } from "@fairway/protocol";
+import { parseAddressName, parseRangeName, rangeHolds } from "./address-names.ts";
 import type { ResourceSource, ServedResource } from "./mesh-source.ts";
 
 /** Everything, on a new subscription, from one epoch on. */
@@ -95,7 +96,11 @@ export class TypeSession {
   /** Names that changed at the source with the batch of `epoch`. */
   changed(names: ReadonlySet<string>, epoch: number): void {
     if (!this.subscribed) return;
-    for (const name of names) if (this.#concerns(name)) this.#queue(name, epoch);
+    for (const name of names) {
+      if (this.#wildcard || this.#names.has(name)) this.#queue(name, epoch);
+      // One of those asked for by another name: it comes with all that belongs to it.
+      else if (this.#concerns(name)) this.#ask(name, epoch);
+    }
   }
 
   /**
@@ -155,9 +160,13 @@ export class TypeSession {
   #ask(name: string, epoch: number): void {
     this.#names.add(name);
     this.#owed = true;
-    const resource = this.source.get(name);
-    if (resource !== undefined) this.#names.add(resource.name);
-    this.#queue(resource?.name ?? name, epoch);
+    let found = false;
+    for (const resource of this.source.matching(name)) {
+      found = true;
+      this.#names.add(resource.name);
+      this.#queue(resource.name, epoch);
+    }
+    if (!found) this.#queue(name, epoch);
   }
 
   #queue(name: string, epoch: number): void {
@@ -168,9 +177,24 @@ export class TypeSession {
 
   #concerns(name: string): boolean {
     if (this.#wildcard || this.#names.has(name)) return true;
-    const concerned = this.source.get(name)?.aliases.some((alias) => this.#names.has(alias)) ?? false;
+    const resource = this.source.get(name);
+    const concerned = resource !== undefined && (this.#hasAny(resource.aliases) || this.#hasAny(resource.partOf) || this.#hasOneInRange(resource));
     if (concerned) this.#names.add(name);
     return concerned;
+  }
+
+  #hasAny(names: readonly string[]): boolean {
+    return names.some((name) => this.#names.has(name));
+  }
+
+  #hasOneInRange({ aliases }: ServedResource): boolean {
+    const ranges = aliases.flatMap((alias) => parseRangeName(alias) ?? []);
+    if (ranges.length === 0) return false;
+    for (const name of this.#names) {
+      const address = parseAddressName(name);
+      if (address !== undefined && ranges.some((range) => rangeHolds(range, address))) return true;
+    }
+    return false;
   }
 
   /** A full state is what the client lacks, and the removal of what it kept though it is gone (controller contract 6.4). */

@@ -89,6 +89,8 @@ export interface Config {
   readonly proxy: ProxyConfig;
   readonly clusterDomain: string;
   readonly trustDomain: string;
+  /** Where policies for the whole mesh live: this process's own namespace; undefined when it is not told. */
+  readonly rootNamespace: string | undefined;
   /** The ztunnel's own pod, when it serves HBONE for itself (contract 5B.5). */
   readonly self: PodName | undefined;
   readonly xds: ControlPlane & { readonly onDemand: boolean; readonly local: LocalMesh | undefined };

@@ -1,7 +1,7 @@
 /** Where this process learns of the mesh and gets its certificates: the control plane, a local file, or a CA of its own for tests. */
 import type { SnapshotChange } from "@fairway/model";
 import { Authority, type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient, localCaClient } from "@fairway/pki";
-import { type Clock, Counter, type Logger, type MetricRegistry } from "@fairway/runtime";
+import { type Clock, Counter, Gauge, type Logger, type MetricRegistry } from "@fairway/runtime";
 import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView } from "@fairway/xds";
 import type { Config, ControlPlane, LocalMesh } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
@@ -11,7 +11,17 @@ export async function openMesh(config: Config, { log, clock, registry }: { log: 
   const { xds, proxy, node } = config;
   const initial = xds.local === undefined ? {} : await readLocal(xds.local);
   if (xds.address === undefined) return staticMeshView(initial, { nodeName: proxy.nodeName, clock });
-  const view = createXdsMeshView({ access: access(config, xds, xds.address), node, nodeName: proxy.nodeName, clock, log: log.scope("xds"), initial });
+  const view = createXdsMeshView({
+    access: access(config, xds, xds.address),
+    node,
+    nodeName: proxy.nodeName,
+    clock,
+    log: log.scope("xds"),
+    initial,
+    rootNamespace: config.rootNamespace,
+    onDemand: xds.onDemand ? { clusterId: proxy.clusterId } : undefined,
+  });
+  if (view.demand !== undefined) registerDemandMetrics(registry, view.demand);
   countTerminations(view, registry);
   return view;
 }
@@ -38,6 +48,15 @@ function access(config: Config, { roots, headers, altHostname }: ControlPlane, a
 
 function readLocal(local: LocalMesh): Promise<SnapshotChange> | SnapshotChange {
   return local.kind === "file" ? readMeshFile(local.path) : parseMesh(local.yaml, "LOCAL_XDS");
+}
+
+function registerDemandMetrics(registry: MetricRegistry, demand: NonNullable<XdsMeshView["demand"]>): void {
+  const names: Gauge = new Gauge({
+    name: "fairway_ztunnel_demanded_names",
+    help: "Names asked of the control plane and not let go of",
+    registers: [registry],
+    collect: () => names.set(demand.size),
+  });
 }
 
 /** How streams end, by the reference's words (contract 9.1). The view outlives every subscriber: nothing to dispose. */

@@ -180,6 +180,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
     },
     clusterDomain: env.CLUSTER_DOMAIN ?? "cluster.local",
     trustDomain: env.TRUST_DOMAIN ?? "cluster.local",
+    rootNamespace: shared ? env.POD_NAMESPACE : undefined,
     self: shared ? selfOf(env) : undefined,
     xds: {
       ...controlPlane("XDS", { ...env, address: env.XDS_ADDRESS, roots: env.XDS_ROOT_CA, alt: env.ALT_XDS_HOSTNAME }, variables, defaults),

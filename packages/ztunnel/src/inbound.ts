@@ -15,6 +15,7 @@ import {
   type Snapshot,
   type SocketAddress,
   type SpiffeId,
+  tryParseSocketAddress,
   workloadIdentity,
 } from "@fairway/model";
 import { MeshError } from "@fairway/runtime";
@@ -149,9 +150,11 @@ export class Inbound {
       local = await localSource.fetch({ signal });
       const { workload } = local;
       const context = resolveContext(this.#scope);
+      // Whoever asks for the pod's own address gets it; all that is looked up then is what to call the two ends.
+      const labels = tryParseSocketAddress(authority)?.ip === peer.local.ip;
       decided = await mesh.decide(
         (snapshot) => ({ route: resolveInbound(context(snapshot), workload, request), from: this.#sourceOf(snapshot, exchange, peer) }),
-        { signal },
+        { signal, labels },
       );
     } catch (thrown) {
       return minimal(503, thrown);

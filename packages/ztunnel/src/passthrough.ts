@@ -110,7 +110,7 @@ export class Passthrough {
   /** Who the source is likely to be is said by its address alone: for workload labels, never as an identity. */
   async #recordOf({ source, destination, local }: { source: SocketAddress; destination: SocketAddress; local: LocalWorkload }): Promise<ConnectionRecord> {
     const { mesh, config, tasks } = this.#scope;
-    const from = await mesh.decide((snapshot) => snapshot.workloadByAddress(config.network, source.ip), { signal: tasks.signal });
+    const from = await mesh.decide((snapshot) => snapshot.workloadByAddress(config.network, source.ip), { signal: tasks.signal, labels: true });
     return {
       direction: "inbound",
       source,

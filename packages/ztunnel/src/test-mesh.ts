@@ -36,6 +36,8 @@ const patienceMs = 500;
 export class MemoryMesh implements MeshView {
   readonly #changes: Watched<MeshChange>;
   readonly #synced: Watched<boolean>;
+  /** What keeps the facts of every decision away. */
+  withheld: Error | undefined;
 
   constructor(change: SnapshotChange = {}, synced = true) {
     this.#changes = new Watched({ snapshot: applyChange(emptySnapshot, change), policiesChanged: true, workloadsChanged: true });
@@ -68,6 +70,7 @@ export class MemoryMesh implements MeshView {
 
   async decide<T>(decision: (snapshot: Snapshot) => T, { signal }: { signal: AbortSignal }): Promise<T> {
     signal.throwIfAborted();
+    if (this.withheld !== undefined) throw this.withheld;
     return decision(this.snapshot);
   }
 
