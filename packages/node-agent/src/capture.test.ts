@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { applyNft, inNamespace, runIn } from "@fairway/linux";
 import { type Clock, errorCode, ManualClock, systemClock } from "@fairway/runtime";
@@ -34,6 +35,21 @@ test.serial("what a pod sends and receives goes through ztunnel, on both familie
     );
     t.is(await ask(client.pod.network, target, 15008, { mark: 0x539 }), `15008 ${target} 15008 ${client[family]}`, "tunnels arrive unredirected");
   }
+});
+
+test.serial("a captured pod hands connections of a closing listener on to another of its port, and is as before when it is let go", async (t) => {
+  if (skipped(t)) return;
+  const { pods } = testNode(t, 1);
+  const [own] = pods;
+  if (own === undefined) return t.fail();
+  const { namespace } = own.pod;
+  const setting = (): string => inNamespace(namespace, () => readFileSync("/proc/sys/net/ipv4/tcp_migrate_req", "utf8").trim());
+  if (!existsSync("/proc/sys/net/ipv4/tcp_migrate_req")) return void t.log("SKIPPED (this kernel hands nothing on)");
+  t.is(setting(), "0");
+  await nftRedirection.apply(namespace, defaultRules, signal);
+  t.is(setting(), "1");
+  await nftRedirection.remove(namespace, signal);
+  t.is(setting(), "0");
 });
 
 test.serial("a pod that talks to itself, by loopback or by its own address, is left alone", async (t) => {

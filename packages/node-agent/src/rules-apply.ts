@@ -31,7 +31,8 @@ export interface PodRedirection {
 export function podRedirection(procRoots: readonly string[] = ["/proc"]): PodRedirection {
   return {
     async apply(namespace, options, signal) {
-      setLooseTracking(namespace, procRoots, "0");
+      setKernel(namespace, procRoots, looseTracking, "0");
+      setKernel(namespace, procRoots, migrateRequests, "1");
       for (const family of families(namespace)) await routeAnswersBack(namespace, family, signal);
       await applyNft(namespace, podRules(options), { signal });
       const fingerprint = await listed(namespace, signal);
@@ -45,7 +46,8 @@ export function podRedirection(procRoots: readonly string[] = ["/proc"]): PodRed
     },
     async remove(namespace, signal) {
       await applyNft(namespace, podRulesRemoval(), { signal });
-      setLooseTracking(namespace, procRoots, "1");
+      setKernel(namespace, procRoots, looseTracking, "1");
+      setKernel(namespace, procRoots, migrateRequests, "0");
       for (const family of families(namespace)) {
         if (await hasPolicyRule(namespace, family, signal)) await runIn(namespace, ["ip", family, "rule", "del", ...policyRule.split(" ")], { signal });
         // An absent table is an empty one: nothing to flush is success.
@@ -62,14 +64,22 @@ export function podRedirection(procRoots: readonly string[] = ["/proc"]): PodRed
  * connection: it would be redirected, and ztunnel's side knows nothing of it and resets. It also closes a way around: no entry can be
  * planted by a packet out of nowhere. Where it cannot be set, open connections are reset once, as without it.
  */
-function setLooseTracking(namespace: NetworkNamespace, procRoots: readonly string[], value: "0" | "1"): void {
+const looseTracking = "sys/net/netfilter/nf_conntrack_tcp_loose";
+
+/**
+ * A ztunnel that hands over to a new one closes its listeners while connections arrive: those in its queue, and those in their handshake, go on
+ * with a listener of the new one instead of being reset (Linux 5.14; where it cannot be set, those of that instant are lost).
+ */
+const migrateRequests = "sys/net/ipv4/tcp_migrate_req";
+
+function setKernel(namespace: NetworkNamespace, procRoots: readonly string[], setting: string, value: "0" | "1"): void {
   inNamespace(namespace, () => {
     for (const root of procRoots) {
       try {
-        writeFileSync(join(root, "sys/net/netfilter/nf_conntrack_tcp_loose"), value);
+        writeFileSync(join(root, setting), value);
         return;
       } catch {
-        // Read-only, or without conntrack: the next mount may do.
+        // Read-only, or a kernel without it: the next mount may do.
       }
     }
   });

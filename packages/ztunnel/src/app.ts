@@ -21,6 +21,7 @@ import { serveAdministration } from "./admin.ts";
 import type { Config, PodName } from "./config.ts";
 import { configDump } from "./config-dump.ts";
 import { openCa, openMesh } from "./control-plane.ts";
+import { PodDrain } from "./drain.ts";
 import { ztunnelError } from "./failure.ts";
 import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics } from "./metrics.ts";
 import { capturedPod } from "./pod-proxy.ts";
@@ -61,6 +62,8 @@ interface Serving {
   readonly served: () => readonly ThreadedPod[];
   /** For the dump. */
   readonly pods: () => readonly PodState<ThreadedPod>[];
+  /** Serves no pod that it does not serve already. */
+  readonly refuseMore: () => Promise<void>;
   /** Rejects when serving became impossible. Resolves when it was told to end. */
   readonly ended: Promise<void>;
 }
@@ -104,6 +107,7 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
   );
 
   let pods: Serving["pods"] = () => [];
+  let draining: PodDrain | undefined;
   stack.use(
     await serveAdministration({
       ports: config.proxy.ports,
@@ -134,7 +138,9 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
   pods = serving.pods;
   log.info("ready for connections", { mode: config.mode.kind, threads: threads.count });
   await Promise.race([serving.ended, aborted(stopping), threads.alive]);
-  await Promise.race([drain(serving.served(), { threads, deadlineMs: config.drainDeadlineMs, clock, log }), threads.alive]);
+  await serving.refuseMore();
+  draining = new PodDrain(serving.served(), { threads, deadlineMs: config.drainDeadlineMs, clock, log });
+  await Promise.race([draining.run(), threads.alive]);
 }
 
 /** Threads share the ports of a pod, which they may only do when ports may be shared at all. */
@@ -145,7 +151,7 @@ function threadsFor({ workerThreads, proxy }: Config): number {
 /** Dedicated mode: this process's own network is the pod's. */
 async function startOwn(stack: AsyncDisposableStack, threads: TrafficThreads, pod: PodName): Promise<Serving> {
   const served = stack.use(await threads.startPod({ uid: `${pod.namespace}/${pod.name}`, pod, namespace: undefined, kinds: capturedPod }));
-  return { served: () => [served], pods: () => [], ended: new Promise(() => {}) };
+  return { served: () => [served], pods: () => [], refuseMore: async () => {}, ended: new Promise(() => {}) };
 }
 
 /** Shared mode: the pods that the node agent names, and this process's own port 15008 (contract 5B.5). */
@@ -194,25 +200,14 @@ async function servePods(
       tasks,
     }),
   );
-  const ended = runZdsClient({ socketPath: zdsSocket, pods, clock, log: log.scope("zds"), random }, { signal: stopping });
+  const gone = new AbortController();
+  const ended = runZdsClient({ socketPath: zdsSocket, pods, clock, log: log.scope("zds"), random }, { signal: gone.signal, leaving: stopping });
+  stack.defer(async () => {
+    gone.abort(ztunnelError("ZTUNNEL_POD_STOPPED", "this process is shutting down"));
+    await ended.catch(() => {});
+  });
   const served = (): readonly ThreadedPod[] => pods.list().flatMap((pod) => (pod.kind === "up" ? [pod.served] : []));
-  return { served: () => (self === undefined ? served() : [...served(), self]), pods: () => pods.list(), ended };
-}
-
-/** Contract 10: nothing new, wait for what lives, then end it. */
-async function drain(
-  pods: readonly ThreadedPod[],
-  { threads, deadlineMs, clock, log }: { threads: TrafficThreads; deadlineMs: number; clock: Clock; log: Logger },
-): Promise<void> {
-  const remaining = async (): Promise<number> => [...(await threads.sizes()).values()].reduce((sum, size) => sum + size, 0);
-  const { promise: deadline, resolve: expire } = Promise.withResolvers<"expired">();
-  using _timer = clock.schedule(deadlineMs, () => expire("expired"));
-  log.info("draining", { connections: await remaining(), deadlineMs });
-  await Promise.race([Promise.all(pods.map((pod) => pod.drain())), deadline]);
-  const left = await remaining();
-  if (left > 0) log.warn("the drain deadline passed; connections are ended by force", { connections: left });
-  const reason = ztunnelError("ZTUNNEL_DRAIN_DEADLINE", "connection closed: this process is shutting down and its drain deadline passed");
-  await Promise.all(pods.map((pod) => pod.stop(reason)));
+  return { served: () => (self === undefined ? served() : [...served(), self]), pods: () => pods.list(), refuseMore: () => pods.refuseMore(), ended };
 }
 
 function withConnections(pods: readonly PodState<ThreadedPod>[]): Promise<readonly PodState<PodConnections>[]> {

@@ -15,6 +15,7 @@ import type {
 import type { CertificateState } from "@fairway/pki";
 import { messageOf } from "@fairway/runtime";
 import type { Config } from "./config.ts";
+import type { DrainReport } from "./drain.ts";
 import type { PodState } from "./pods.ts";
 import type { PodConnections } from "./thread-protocol.ts";
 
@@ -26,10 +27,12 @@ export interface ConfigDumpSources {
   readonly certificates: ReadonlyMap<string, CertificateState>;
   readonly pods: readonly PodState<PodConnections>[];
   readonly version: { readonly version: string; readonly gitRevision: string };
+  /** While the process drains. */
+  readonly drain?: DrainReport | undefined;
 }
 
 /** The whole dump; keys in the reference's order, lists sorted. */
-export function configDump({ config, snapshot, certificates, pods, version }: ConfigDumpSources): Json {
+export function configDump({ config, snapshot, certificates, pods, version, drain }: ConfigDumpSources): Json {
   const dumped = {
     workloads: sorted([...snapshot.workloads()], ({ uid }) => uid).map(dumpWorkload),
     services: sorted([...snapshot.services()], ({ hostname, namespace }) => `${hostname}/${namespace}`).map((service) => dumpService(service, snapshot)),
@@ -46,6 +49,8 @@ export function configDump({ config, snapshot, certificates, pods, version }: Co
     },
     config: dumpConfig(config),
     certificates: sorted([...certificates], ([identity]) => identity).map(([identity, state]) => dumpCertificate(identity, state)),
+    // Ours: the reference has no such key, and its tools skip what they do not know.
+    drain: drain && { ...drain },
   };
   return config.mode.kind === "shared" ? { ...dumped, workloadState: Object.fromEntries(pods.map(dumpPod)) } : dumped;
 }

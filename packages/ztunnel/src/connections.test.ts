@@ -97,6 +97,20 @@ test("idle resolves with the last connection", async (t) => {
   t.deepEqual([connections.list("inbound"), connections.list("outbound")], [[], []]);
 });
 
+test("what was accepted and is no connection yet keeps the pod from being idle", async (t) => {
+  using connections = new Connections({ tasks, mesh: new MemoryMesh({ workloads: [b] }) });
+  const begun = connections.begin();
+  let idle = false;
+  const waiting = connections.idle({ signal: new AbortController().signal }).then(() => {
+    idle = true;
+  });
+  await settled();
+  t.false(idle);
+  t.is(connections.size, 0, "it is no connection");
+  begun[Symbol.dispose]();
+  await waiting;
+});
+
 test("what begins after the end is born ended", (t) => {
   using connections = new Connections({ tasks, mesh: new MemoryMesh({ workloads: [b] }) });
   const before = connections.track("outbound", summary);

@@ -57,6 +57,8 @@ export class Connections implements Disposable {
   readonly #idleWaiters = new Set<() => void>();
   /** The workload of the pod as last evaluated. Kept when the mesh forgets it, so that a terminating pod finishes under its own policies. */
   #workload: Workload | undefined;
+  /** What was accepted and may yet become a connection. */
+  #beginning = 0;
   #shutDown: Error | undefined;
 
   constructor({ mesh, tasks, onVerdict = () => {} }: ConnectionsOptions) {
@@ -87,11 +89,22 @@ export class Connections implements Disposable {
       close: (reason) => controller.abort(reason),
       [Symbol.dispose]: () => {
         this.#entries.delete(entry);
-        if (this.#entries.size === 0) for (const wake of [...this.#idleWaiters]) wake();
+        this.#wakeWhenIdle();
       },
     };
     this.#entries.add(entry);
     return entry;
+  }
+
+  /** Something was accepted that may lead to connections: there is no idleness until it is disposed of. */
+  begin(): Disposable {
+    this.#beginning++;
+    return {
+      [Symbol.dispose]: () => {
+        this.#beginning--;
+        this.#wakeWhenIdle();
+      },
+    };
   }
 
   /** Registers an inbound connection, then decides whether it may be. A denied one is registered no more. Throws what `decide` of the mesh throws. */
@@ -127,9 +140,9 @@ export class Connections implements Disposable {
     for (const entry of [...this.#entries]) entry.close(reason);
   }
 
-  /** Resolves when nothing lives any more. */
+  /** Resolves when nothing lives or begins any more. */
   idle({ signal }: { signal: AbortSignal }): Promise<void> {
-    if (this.#entries.size === 0 || signal.aborted) return Promise.resolve();
+    if (this.#isIdle() || signal.aborted) return Promise.resolve();
     return new Promise((resolve) => {
       const wake = (): void => {
         this.#idleWaiters.delete(wake);
@@ -147,6 +160,14 @@ export class Connections implements Disposable {
 
   [Symbol.dispose](): void {
     this.#subscription[Symbol.dispose]();
+  }
+
+  #isIdle(): boolean {
+    return this.#entries.size === 0 && this.#beginning === 0;
+  }
+
+  #wakeWhenIdle(): void {
+    if (this.#isIdle()) for (const wake of [...this.#idleWaiters]) wake();
   }
 
   #register(facts: ConnectionFacts, entry: Entry): Disposable {

@@ -100,7 +100,9 @@ export class Inbound {
   }
 
   async #serveTunnel(socket: Socket): Promise<void> {
-    const { engine, config, tasks } = this.#scope;
+    const { engine, config, tasks, connections } = this.#scope;
+    // A tunnel that drains ends by itself with its last stream.
+    using _begun = connections.begin();
     const address = remoteEnd(socket);
     const local = localEnd(socket);
     let proven: Awaited<ReturnType<TunnelScope["tls"]["accept"]>>;

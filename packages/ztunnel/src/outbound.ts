@@ -69,6 +69,7 @@ export class Outbound {
     const { network, clock, connections, local, randomBytes } = this.#scope;
     const startedAt = clock.monotonic();
     const source = remoteEnd(socket);
+    using _begun = connections.begin();
     let destination: SocketAddress | undefined;
     this.#pending++;
     try {

@@ -41,8 +41,9 @@ export class Passthrough {
   };
 
   async #serve(socket: Socket): Promise<void> {
-    const { network, local, tasks, clock } = this.#scope;
+    const { network, local, tasks, clock, connections } = this.#scope;
     const startedAt = clock.monotonic();
+    using _begun = connections.begin();
     const source = remoteEnd(socket);
     let destination: SocketAddress | undefined;
     let workload: LocalWorkload;

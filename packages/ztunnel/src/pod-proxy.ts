@@ -52,6 +52,14 @@ export interface PodProxyOptions {
 
 const backlog = 128;
 
+/**
+ * What the kernel has established so far is accepted: the event loop looked at every listener once more. Needed where the kernel does not
+ * hand the queue of a closing listener on to another of the same port (before Linux 5.14, or without `net.ipv4.tcp_migrate_req`).
+ */
+async function acceptedSoFar(): Promise<void> {
+  for (let turn = 0; turn < 2; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
 export class PodProxy implements AsyncDisposable {
   readonly pod: PodName;
   readonly #scope: TunnelScope;
@@ -99,8 +107,10 @@ export class PodProxy implements AsyncDisposable {
 
   /** Takes nothing new; resolves when the last connection ended, or when `signal` aborts (contract 10). */
   async drain({ signal }: { signal: AbortSignal }): Promise<void> {
+    await acceptedSoFar();
     for (const listener of this.#listeners.values()) listener.close();
     this.#inbound.drain();
+    // Clients that chose this listener and are not accepted yet go to another of the port: the pod's kernel hands them on (contract 10).
     await this.#scope.connections.idle({ signal });
   }
 

@@ -133,6 +133,14 @@ export class Pods<Served extends AsyncDisposable> implements AsyncDisposable {
     });
   }
 
+  /** Starts nothing any more; what is served is served on, and deletes still stop it. */
+  refuseMore(): Promise<void> {
+    return this.#exclusive(async () => {
+      this.#closed = true;
+      this.#dropPending();
+    });
+  }
+
   /** Stops everything. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#exclusive(async () => {

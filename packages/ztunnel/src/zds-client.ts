@@ -30,17 +30,25 @@ export interface ZdsClientOptions {
 /** The reference waits up to 15 s; the socket is on this node, and until it is there no pod of the node can start. */
 const longestWaitMs = 1_000;
 
-/** Serves the agent until `signal` aborts. Throws ZTUNNEL_ZDS_PROTOCOL when the agent speaks another version of the protocol. */
-export async function runZdsClient({ socketPath, pods, clock, log, random }: ZdsClientOptions, { signal }: { signal: AbortSignal }): Promise<void> {
+/**
+ * Serves the agent until `signal` aborts. From the moment in which `leaving` aborts it connects to no agent any more, but keeps the one that is
+ * there: a process that drains must hear which pods are gone, and must never seem the newest to an agent that was restarted (contract 10).
+ * Throws ZTUNNEL_ZDS_PROTOCOL when the agent speaks another version of the protocol.
+ */
+export async function runZdsClient(
+  { socketPath, pods, clock, log, random }: ZdsClientOptions,
+  { signal, leaving }: { signal: AbortSignal; leaving: AbortSignal },
+): Promise<void> {
   const connecting = new Backoff({ initialMs: 20, maxMs: longestWaitMs });
   const greeting = new Backoff({ initialMs: 5, maxMs: longestWaitMs, jitter: 0.2, random });
-  while (!signal.aborted) {
+  const until = AbortSignal.any([signal, leaving]);
+  while (!until.aborted) {
     let connection: SeqpacketConnection;
     try {
       connection = await connectSeqpacket(socketPath);
     } catch (thrown) {
       log.warn("cannot reach the node agent", { socket: socketPath, error: MeshError.from(thrown, "ZTUNNEL_ZDS_PROTOCOL") });
-      await clock.sleep(connecting.next(), { signal }).catch(() => {});
+      await clock.sleep(connecting.next(), { signal: until }).catch(() => {});
       continue;
     }
     connecting.reset();
@@ -60,7 +68,7 @@ export async function runZdsClient({ socketPath, pods, clock, log, random }: Zds
     }
     // One that lasted is replaced at once; one that was of no use, such as a failed hello, not before a moment passed.
     if (answered > 0) greeting.reset();
-    else await clock.sleep(greeting.next(), { signal }).catch(() => {});
+    else await clock.sleep(greeting.next(), { signal: until }).catch(() => {});
   }
 }
 

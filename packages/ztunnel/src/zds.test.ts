@@ -27,6 +27,8 @@ class Rig {
   failure: Error | undefined;
   readonly pods: Pods<Served>;
   readonly ended: Promise<unknown>;
+  /** The process begins to drain. */
+  readonly leaving = new AbortController();
   readonly #connections: SeqpacketConnection[] = [];
   readonly #waiters: ((connection: SeqpacketConnection) => void)[] = [];
 
@@ -45,7 +47,7 @@ class Rig {
     };
     this.pods = new Pods({ start, readiness: this.readiness, metrics, clock: this.clock, log: silentLogger, tasks });
     const options = { socketPath: path, pods: this.pods, clock: systemClock, log: silentLogger, random: () => 0.5 };
-    this.ended = runZdsClient(options, { signal: stop.signal }).catch((thrown: unknown) => thrown);
+    this.ended = runZdsClient(options, { signal: stop.signal, leaving: this.leaving.signal }).catch((thrown: unknown) => thrown);
     t.teardown(async () => {
       stop.abort();
       await this.ended;
@@ -106,6 +108,22 @@ test.serial("ready only after the snapshot, and not while the agent is away", as
   agent.close();
   await eventually(t, () => rig.readiness.pending.length === 1);
   t.deepEqual(rig.stopped, [], "pods are served on");
+});
+
+test.serial("a process that drains takes no pod, hears which pods are gone, and connects to no agent again", async (t) => {
+  const rig = await Rig.open(t);
+  const agent = await rig.agent(t);
+  await add(agent, "one");
+  await add(agent, "two");
+  await ask(agent, { kind: "snapshot-sent" });
+  rig.leaving.abort();
+  await rig.pods.refuseMore();
+  t.regex(await add(agent, "three"), /shutting down/);
+  t.is(await ask(agent, { kind: "del", uid: "one" }), "");
+  t.deepEqual(rig.stopped, ["one"]);
+  agent.close();
+  t.is(await rig.ended, undefined, "the conversation is over, not begun anew");
+  t.deepEqual(rig.started, ["one", "two"]);
 });
 
 test.serial("adding a pod again changes nothing; its namespace is what decides", async (t) => {
