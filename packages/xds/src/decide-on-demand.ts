@@ -2,7 +2,7 @@
  * Decisions where only what was asked for is held: a decision runs, what it looked at is asked for, and it runs again until it looks at
  * nothing new. A waypoint, or a gateway before it, is found out about in this way, without a word here about what leads to what.
  */
-import { type IpAddress, type NetworkId, type ServiceKey, type Snapshot, serviceKey } from "@fairway/model";
+import { emptySnapshot, type IpAddress, type NetworkId, type ServiceKey, type Snapshot, serviceKey } from "@fairway/model";
 import { MeshError, type Watch } from "@fairway/runtime";
 import type { Demand } from "./demand.ts";
 import type { DecideOptions, MeshChange } from "./mesh-source.ts";
@@ -12,23 +12,45 @@ const maxRounds = 8;
 
 /** See `MeshView.decide`. Throws XDS_DEMAND_*. */
 export async function decideOnDemand<T>(
-  { changes, demand }: { readonly changes: Watch<MeshChange>; readonly demand: Demand },
+  { changes, demand, clusterId }: { readonly changes: Watch<MeshChange>; readonly demand: Demand; readonly clusterId: string },
   decision: (snapshot: Snapshot) => T,
   { signal, labels = false }: DecideOptions,
 ): Promise<T> {
   for (let round = 0; round < maxRounds; round++) {
     signal.throwIfAborted();
     const looked = new Set<string>();
-    const result = decision(recording(changes.current.snapshot, looked));
+    const pods = new Set<string>();
+    const result = decision(recording(changes.current.snapshot, { looked, pods, clusterId }));
+    demand.pin([...pods]);
     // No turn passes between the run and the answer: it is the latest state that was looked at.
-    if (demand.use([...looked]) || labels) return result;
-    await demand.fetch([...looked], { signal });
+    const names = [...looked, ...pods];
+    if (demand.use(names) || labels) return result;
+    await demand.fetch(names, { signal });
   }
   throw new MeshError("XDS_DEMAND_UNSETTLED", `a decision looked at something new ${maxRounds} times; do waypoints or gateways lead to each other?`);
 }
 
-/** Writes down under which names the control plane knows what is looked at. Uids are not looked for: whoever has one found it by a name. */
-function recording(snapshot: Snapshot, looked: Set<string>): Snapshot {
+/** The names under which the control plane knows what `look` looks at. */
+export function namesLookedAt(look: (snapshot: Snapshot) => void, clusterId: string): ReadonlySet<string> {
+  const [looked, pods] = [new Set<string>(), new Set<string>()];
+  look(recording(emptySnapshot, { looked, pods, clusterId }));
+  return new Set([...looked, ...pods]);
+}
+
+/** As what the mesh may know a workload that this process serves: a pod, or a machine outside the cluster (controller contract 2.3). */
+function ownUids(clusterId: string, { namespace, name }: { readonly namespace: string; readonly name: string }): readonly string[] {
+  return [`${clusterId}//Pod/${namespace}/${name}`, `${clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`];
+}
+
+interface Looked {
+  readonly looked: Set<string>;
+  /** Uids of pods that were looked for by name: only those that this process serves are. */
+  readonly pods: Set<string>;
+  readonly clusterId: string;
+}
+
+/** Writes down what is looked at. Uids are not looked for: whoever has one found it by a name. */
+function recording(snapshot: Snapshot, { looked, pods, clusterId }: Looked): Snapshot {
   const address = (network: NetworkId, ip: IpAddress): void => void looked.add(`${network}/${ip}`);
   const key = (name: ServiceKey): void => void looked.add(name);
   return {
@@ -57,7 +79,10 @@ function recording(snapshot: Snapshot, looked: Set<string>): Snapshot {
       key(serviceKey(namespace, hostname));
       return snapshot.workloadByHostname(namespace, hostname);
     },
-    workloadByName: (pod, node) => snapshot.workloadByName(pod, node),
+    workloadByName(pod, node) {
+      for (const uid of ownUids(clusterId, pod)) pods.add(uid);
+      return snapshot.workloadByName(pod, node);
+    },
     workloadsOnNode: (node) => snapshot.workloadsOnNode(node),
     endpoints(name) {
       key(name);

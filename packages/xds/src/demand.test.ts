@@ -9,11 +9,16 @@ function demand(change: Partial<DemandLimits> = {}) {
   const clock = new ManualClock();
   const asked: string[] = [];
   const released: string[] = [];
-  const hooks = { subscribe: (names: readonly string[]) => void asked.push(...names), release: (names: readonly string[]) => void released.push(...names) };
+  const state = { live: true };
+  const hooks = {
+    subscribe: (names: readonly string[]) => void asked.push(...names),
+    release: (names: readonly string[]) => void released.push(...names),
+    live: () => state.live,
+  };
   const wanted = new Demand({ clock, limits: { ...limits, ...change }, hooks });
   const answer = (what: { removed?: string[]; received?: string[]; refused?: string[] }): void =>
     wanted.answered({ removed: [], received: [], refused: [], ...what });
-  return { clock, wanted, asked, released, answer };
+  return { clock, wanted, asked, released, answer, state };
 }
 
 test("a name is asked for once, however many wait, and never again while it is held", async (t) => {
@@ -122,4 +127,29 @@ test("over the bound the name unused longest makes room; when every name is wait
   t.is(wanted.size, 4);
   answer({ received: ["e", "f", "g", "h"] });
   await Promise.all(waits);
+});
+
+test("that something does not exist is forgotten after a moment, also when nobody asks again", async (t) => {
+  const { wanted, released, clock, answer } = demand();
+  const waiting = wanted.fetch(["a"], never);
+  answer({ removed: ["a"] });
+  await waiting;
+  await clock.advance(2_000);
+  t.deepEqual(released, ["a"]);
+  t.is(wanted.size, 0);
+});
+
+test("while the control plane is away everything known is believed, and nothing let go", async (t) => {
+  const { wanted, asked, released, clock, answer, state } = demand();
+  const waiting = wanted.fetch(["a", "b", "c", "d"], never);
+  answer({ received: ["a", "b", "c"], removed: ["d"] });
+  await waiting;
+  state.live = false;
+  await clock.advance(60_000);
+  await wanted.fetch(["a", "d"], never);
+  t.is(errorCode(await t.throwsAsync(wanted.fetch(["e"], never))), "XDS_DEMAND_OVERLOADED");
+  t.deepEqual([asked, released], [["a", "b", "c", "d"], []]);
+  state.live = true;
+  await clock.advance(60_000);
+  t.deepEqual(released.toSorted(), ["a", "b", "c", "d"]);
 });

@@ -4,7 +4,7 @@
  *   unknown ──ask──▶ asked ──answer──▶ present | absent | refused ──idle──▶ unknown
  *
  * Every wait is bounded, so is the number of names; a name that nobody asked for in a while is let go. That something does not exist is
- * remembered for a moment only: whoever asks later asks the control plane again.
+ * remembered for a moment only, and then forgotten. While the control plane is away all that is known stays.
  */
 import { type Clock, MeshError } from "@fairway/runtime";
 
@@ -19,13 +19,15 @@ export interface DemandLimits {
   readonly answerTimeoutMs: number;
 }
 
-export const defaultDemandLimits: DemandLimits = { maxNames: 10_000, idleMs: 600_000, absentMs: 5_000, answerTimeoutMs: 5_000 };
+export const defaultDemandLimits: DemandLimits = { maxNames: 10_000, idleMs: 600_000, absentMs: 5_000, answerTimeoutMs: 4_000 };
 
 export interface DemandHooks {
   /** Tells the control plane, and whenever it is told everything anew it reads `names()`. */
   subscribe(names: readonly string[]): void;
   /** These are no longer wanted: tell the control plane, and drop what came under them. */
   release(names: readonly string[]): void;
+  /** False while the control plane is away: then nothing is doubted and nothing let go, for it could not be asked for again. */
+  live(): boolean;
 }
 
 /** What one response said. Removed names are applied first: a resource can be removed and come again in one response. */
@@ -41,7 +43,7 @@ interface Wanted {
   state: State;
   answeredAt: number;
   usedAt: number;
-  /** Never let go while it exists: the process serves it. */
+  /** The process serves it: never let go while it exists, and when it does not exist yet not doubted every moment. */
   pinned: boolean;
   readonly waiters: Set<() => void>;
 }
@@ -130,8 +132,7 @@ export class Demand implements Disposable {
       known.usedAt = now;
       this.#wanted.delete(name);
       this.#wanted.set(name, known);
-      const stale = (known.state === "absent" || known.state === "refused") && now - known.answeredAt >= this.#limits.absentMs;
-      if (stale) {
+      if (this.#isStale(known, now)) {
         known.state = "asked";
         this.#hooks.subscribe([name]);
       }
@@ -140,17 +141,21 @@ export class Demand implements Disposable {
     if (this.#wanted.size >= this.#limits.maxNames) this.#makeRoom();
     const fresh: Wanted = { state: "asked", answeredAt: now, usedAt: now, pinned: false, waiters: new Set() };
     this.#wanted.set(name, fresh);
-    this.#sweep ??= this.#clock.schedule(this.#limits.idleMs / sweepsPerIdle, this.#onSweep);
+    this.#scheduleSweep();
     this.#hooks.subscribe([name]);
     return fresh;
+  }
+
+  #isStale({ state, answeredAt, pinned }: Wanted, now: number): boolean {
+    return !pinned && (state === "absent" || state === "refused") && now - answeredAt >= this.#limits.absentMs && this.#hooks.live();
   }
 
   /** Several at once: letting go looks through all that is held. */
   #makeRoom(): void {
     const { maxNames } = this.#limits;
     const victims: string[] = [];
-    for (const [name, { pinned, waiters }] of this.#wanted) {
-      if (pinned || waiters.size > 0) continue;
+    for (const [name, wanted] of this.#hooks.live() ? this.#wanted : []) {
+      if (!mayGo(wanted)) continue;
       victims.push(name);
       if (victims.length >= maxNames * shareEvicted) break;
     }
@@ -189,18 +194,28 @@ export class Demand implements Disposable {
     if (wanted === undefined) return;
     wanted.state = state;
     wanted.answeredAt = this.#clock.monotonic();
-    if (state === "absent") wanted.pinned = false;
     for (const wake of [...wanted.waiters]) wake();
   }
 
+  #scheduleSweep(): void {
+    const { idleMs, absentMs } = this.#limits;
+    this.#sweep ??= this.#clock.schedule(Math.min(idleMs / sweepsPerIdle, absentMs), this.#onSweep);
+  }
+
   readonly #onSweep = (): void => {
-    const { idleMs } = this.#limits;
+    this.#sweep = undefined;
     const now = this.#clock.monotonic();
-    const idle = [...this.#wanted].flatMap(([name, { pinned, waiters, usedAt }]) => (pinned || waiters.size > 0 || now - usedAt < idleMs ? [] : [name]));
+    const isIdle = (wanted: Wanted): boolean => mayGo(wanted) && (now - wanted.usedAt >= this.#limits.idleMs || this.#isStale(wanted, now));
+    const idle = this.#hooks.live() ? [...this.#wanted].flatMap(([name, wanted]) => (isIdle(wanted) ? [name] : [])) : [];
     for (const name of idle) this.#wanted.delete(name);
     if (idle.length > 0) this.#hooks.release(idle);
-    this.#sweep = this.#wanted.size === 0 ? undefined : this.#clock.schedule(idleMs / sweepsPerIdle, this.#onSweep);
+    if (this.#wanted.size > 0) this.#scheduleSweep();
   };
+}
+
+/** What is pinned stays for as long as it exists. */
+function mayGo({ pinned, state, waiters }: Wanted): boolean {
+  return waiters.size === 0 && (!pinned || state === "absent");
 }
 
 function late(names: readonly string[], afterMs: number): MeshError {

@@ -18,6 +18,13 @@ export interface DecideOptions {
   readonly labels?: boolean;
 }
 
+/** Names that a view lets go of. */
+export interface MeshRelease {
+  readonly names: ReadonlySet<string>;
+  /** The names of what `look` looks up, whatever a snapshot holds. */
+  namesOf(look: (snapshot: Snapshot) => void): ReadonlySet<string>;
+}
+
 export interface MeshView extends AsyncDisposable {
   /** The latest state. Kept while the control plane is away. */
   readonly changes: Watch<MeshChange>;
@@ -28,6 +35,11 @@ export interface MeshView extends AsyncDisposable {
    * It is computed in the turn in which the promise resolves. Throws what kept the facts away, or the signal's reason.
    */
   decide<T>(decision: (snapshot: Snapshot) => T, options: DecideOptions): Promise<T>;
+  /**
+   * Of a view that lets go of names nobody asked for in a while: called before what came under them leaves the snapshot, for those who
+   * remember answers. From then on its absence says nothing.
+   */
+  onRelease?(listener: (release: MeshRelease) => void): Disposable;
   /** True once every subscribed type had its first accepted answer. */
   readonly synced: Watch<boolean>;
   /**

@@ -8,10 +8,10 @@ import { type Clock, type Logger, type Watch, Watched } from "@fairway/runtime";
 import { XdsClient, type XdsConnection } from "./client.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 import { decideNow } from "./decide-now.ts";
-import { decideOnDemand } from "./decide-on-demand.ts";
+import { decideOnDemand, namesLookedAt } from "./decide-on-demand.ts";
 import { Demand, type DemandLimits } from "./demand.ts";
 import { addressSink, policySink } from "./mesh-sinks.ts";
-import type { MeshChange, MeshView } from "./mesh-source.ts";
+import type { MeshChange, MeshRelease, MeshView } from "./mesh-source.ts";
 import type { NodeIdentity } from "./node.ts";
 import { unclaimed } from "./on-demand.ts";
 import { waitForWorkload } from "./wait-for-workload.ts";
@@ -48,7 +48,14 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
   const changes = new Watched<MeshChange>({ snapshot, policiesChanged: true, workloadsChanged: true });
   const commit = (change: SnapshotChange, touched: Omit<MeshChange, "snapshot">): void =>
     changes.set({ snapshot: applyChange(changes.current.snapshot, change), ...touched });
-  const demand = onDemand && new Demand({ clock, limits: onDemand, hooks: { subscribe: (names) => client.subscribe(addressTypeUrl, names), release: letGo } });
+  const demand =
+    onDemand &&
+    new Demand({
+      clock,
+      limits: onDemand,
+      hooks: { subscribe: (names) => client.subscribe(addressTypeUrl, names), release: letGo, live: () => client.connection.current.kind === "connected" },
+    });
+  const releases = new Set<(release: MeshRelease) => void>();
   const kept = {
     nodeName,
     names: new Set(
@@ -57,7 +64,7 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
         .concat([...snapshot.services()].map(({ namespace, hostname }) => serviceKey(namespace, hostname))),
     ),
   };
-  const client = new XdsClient({
+  const client: XdsClient = new XdsClient({
     access,
     node,
     sinks: [policySink(changes, commit, { rootNamespace }), { ...addressSink(changes, commit, demand), wanted: demand }],
@@ -67,22 +74,32 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
     ...(random === undefined ? {} : { random }),
   });
   function letGo(names: readonly string[]): void {
-    if (demand === undefined) return;
+    if (demand === undefined || onDemand === undefined) return;
+    const { clusterId } = onDemand;
+    for (const listener of [...releases]) listener({ names: new Set(names), namesOf: (look) => namesLookedAt(look, clusterId) });
     const gone = unclaimed(changes.current.snapshot, demand, kept);
     client.unsubscribe(addressTypeUrl, [...new Set<string>([...names, ...gone.removedWorkloads, ...gone.removedServices])]);
     if (gone.removedWorkloads.length + gone.removedServices.length > 0) commit(gone, { policiesChanged: false, workloadsChanged: true });
   }
-  return {
+  const view: XdsMeshView = {
     changes,
     get snapshot() {
       return changes.current.snapshot;
     },
     synced: client.synced,
     connection: client.connection,
-    decide: (decision, wait) => (demand === undefined ? decideNow(changes, decision, wait) : decideOnDemand({ changes, demand }, decision, wait)),
+    decide: (decision, wait) =>
+      demand === undefined || onDemand === undefined
+        ? decideNow(changes, decision, wait)
+        : decideOnDemand({ changes, demand, clusterId: onDemand.clusterId }, decision, wait),
+    onRelease(listener) {
+      releases.add(listener);
+      return { [Symbol.dispose]: () => void releases.delete(listener) };
+    },
     demand,
-    waitForWorkload: (pod, wait) => {
-      if (onDemand !== undefined) demand?.pin(ownUids(onDemand.clusterId, pod));
+    waitForWorkload: async (pod, wait) => {
+      // Asks for it; whether it is known already is the next question.
+      if (demand !== undefined) await view.decide((state) => state.workloadByName(pod, nodeName), { signal: wait.signal, labels: true });
       return waitForWorkload({ changes, nodeName, clock }, pod, wait);
     },
     async [Symbol.asyncDispose]() {
@@ -90,9 +107,5 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
       await client[Symbol.asyncDispose]();
     },
   };
-}
-
-/** As what the mesh may know a workload that this process serves: a pod, or a machine outside the cluster (controller contract 2.3). */
-function ownUids(clusterId: string, { namespace, name }: { readonly namespace: string; readonly name: string }): readonly string[] {
-  return [`${clusterId}//Pod/${namespace}/${name}`, `${clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`];
+  return view;
 }

@@ -182,7 +182,6 @@ test.serial("without its control plane the program runs, is not ready and serves
 for (const [what, env] of [
   ["revocation lists", { CRL_PATH: "/crl" }],
   ["SOCKS5", { UNSTABLE_ENABLE_SOCKS5: "true" }],
-  ["on-demand discovery", { XDS_ON_DEMAND: "true" }],
 ] as const) {
   test.serial(`${what} are refused at start, not ignored`, async (t) => {
     t.is(errorCode(await new Program(t, env, () => undefined).done), "ZTUNNEL_UNSUPPORTED");

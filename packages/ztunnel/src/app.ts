@@ -238,7 +238,6 @@ function refuseTheUnsupported(config: Config, log: Logger): void {
   const asked = [
     config.crlPath === undefined ? undefined : "CRL_PATH",
     config.socks5Enabled ? "UNSTABLE_ENABLE_SOCKS5" : undefined,
-    config.xds.onDemand ? "XDS_ON_DEMAND" : undefined,
     config.proxyEnabled ? undefined : "ENABLE_PROXY=false",
   ].filter((name) => name !== undefined);
   if (asked.length > 0) throw ztunnelError("ZTUNNEL_UNSUPPORTED", `this version does not support ${asked.join(", ")}; unset it`);

@@ -51,6 +51,8 @@ export interface Ports {
 export interface ProxyConfig {
   readonly network: NetworkId;
   readonly nodeName: string | undefined;
+  /** The control plane is asked about what connections need, and about nothing else. */
+  readonly onDemand: boolean;
   readonly ports: Ports;
   /** Where pod listeners bind; the wildcard unless a test says otherwise. */
   readonly listenHost: string;
@@ -93,7 +95,7 @@ export interface Config {
   readonly rootNamespace: string | undefined;
   /** The ztunnel's own pod, when it serves HBONE for itself (contract 5B.5). */
   readonly self: PodName | undefined;
-  readonly xds: ControlPlane & { readonly onDemand: boolean; readonly local: LocalMesh | undefined };
+  readonly xds: ControlPlane & { readonly local: LocalMesh | undefined };
   readonly ca: ControlPlane & { readonly fake: boolean; readonly certificateTtlMs: number };
   readonly token: AuthToken;
   readonly node: { readonly id: string; readonly metadata: Readonly<Record<string, unknown>> };

@@ -19,7 +19,7 @@ export async function openMesh(config: Config, { log, clock, registry }: { log: 
     log: log.scope("xds"),
     initial,
     rootNamespace: config.rootNamespace,
-    onDemand: xds.onDemand ? { clusterId: proxy.clusterId } : undefined,
+    onDemand: proxy.onDemand ? { clusterId: proxy.clusterId } : undefined,
   });
   if (view.demand !== undefined) registerDemandMetrics(registry, view.demand);
   countTerminations(view, registry);

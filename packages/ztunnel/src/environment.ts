@@ -147,6 +147,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
     proxy: {
       network: networkId(env.NETWORK ?? ""),
       nodeName: env.NODE_NAME,
+      onDemand: env.XDS_ON_DEMAND ?? false,
       ports: {
         outbound: 15_001,
         plaintext: 15_006,
@@ -184,7 +185,6 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
     self: shared ? selfOf(env) : undefined,
     xds: {
       ...controlPlane("XDS", { ...env, address: env.XDS_ADDRESS, roots: env.XDS_ROOT_CA, alt: env.ALT_XDS_HOSTNAME }, variables, defaults),
-      onDemand: env.XDS_ON_DEMAND ?? false,
       local:
         env.LOCAL_XDS_PATH !== undefined
           ? { kind: "file", path: env.LOCAL_XDS_PATH }

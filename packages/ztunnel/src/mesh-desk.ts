@@ -5,7 +5,7 @@
  */
 import { type AuthorizationPolicy, policyKey, type Service, serviceKey, type Workload } from "@fairway/model";
 import { type Logger, messageOf, TaskGroup } from "@fairway/runtime";
-import type { MeshView } from "@fairway/xds";
+import type { MeshRelease, MeshView } from "@fairway/xds";
 import { type Evaluation, evaluate, type MeshQuestion, questionKey } from "./mesh-question.ts";
 import type { MeshAnswer, MeshUpdate } from "./mesh-update.ts";
 
@@ -47,6 +47,8 @@ export class MeshDesk implements AsyncDisposable {
     this.#subscriptions = [
       mesh.changes.subscribe(({ policiesChanged, workloadsChanged }) => this.#tell({ policiesChanged, workloadsChanged })),
       mesh.synced.subscribe(() => this.#tell({ policiesChanged: false, workloadsChanged: false })),
+      // A thread must not take what is let go of for what is not there.
+      ...(mesh.onRelease === undefined ? [] : [mesh.onRelease((release) => this.#letGo(release))]),
     ];
   }
 
@@ -73,11 +75,15 @@ export class MeshDesk implements AsyncDisposable {
   async #answer(session: Session, question: MeshQuestion): Promise<void> {
     const key = questionKey(question);
     try {
-      await this.#mesh.decide((snapshot) => void evaluate(snapshot, question), { signal: this.#tasks.signal });
+      await this.#mesh.decide((snapshot) => void evaluate(snapshot, question), { signal: this.#tasks.signal, labels: question.labels === true });
       session.answer(key, question, evaluate(this.#mesh.snapshot, question));
     } catch (thrown) {
       session.fail(key, messageOf(thrown));
     }
+  }
+
+  #letGo(release: MeshRelease): void {
+    for (const session of this.#sessions) session.letGo(release);
   }
 
   /** Each question is evaluated once for all threads. */
@@ -96,6 +102,8 @@ export class MeshDesk implements AsyncDisposable {
 interface Followed {
   readonly question: MeshQuestion;
   evaluation: Evaluation;
+  /** Under which the control plane knows what is asked; computed when it is needed. */
+  names?: readonly string[];
 }
 
 class Session {
@@ -128,6 +136,16 @@ class Session {
       this.#release(followed.evaluation);
     }
     this.#update({ forgotten: keys });
+  }
+
+  /** Forgets every answer that is about one of these names. */
+  letGo({ names, namesOf }: MeshRelease): void {
+    const keys: string[] = [];
+    for (const [key, followed] of this.#followed) {
+      followed.names ??= [...namesOf((snapshot) => void evaluate(snapshot, followed.question))];
+      if (followed.names.some((name) => names.has(name))) keys.push(key);
+    }
+    if (keys.length > 0) this.forget(keys);
   }
 
   tell(change: Pick<MeshUpdate, "policiesChanged" | "workloadsChanged">, evaluateOnce: Evaluate): void {

@@ -6,7 +6,10 @@ import type { AuthorizationPolicy, IpAddress, NetworkId, PolicyKey, Service, Ser
 import { assertNever } from "@fairway/runtime";
 import type { PodName } from "./config.ts";
 
-export type MeshQuestion =
+/** `labels`: what is not known here is not waited for; such an answer decides nothing, so it is kept apart from the others. */
+export type MeshQuestion = MeshLookup & { readonly labels?: true };
+
+type MeshLookup =
   | { readonly kind: "workload"; readonly uid: WorkloadUid }
   | { readonly kind: "workload-by-address"; readonly network: NetworkId; readonly ip: IpAddress }
   | { readonly kind: "workload-by-hostname"; readonly namespace: string; readonly hostname: string }
@@ -23,7 +26,8 @@ export type PolicySubject = Pick<Workload, "namespace" | "authorizationPolicies"
 
 /** Equal questions have equal keys, and others never, whatever characters their names are made of. */
 export function questionKey(question: MeshQuestion): string {
-  return JSON.stringify(partsOf(question));
+  const parts = partsOf(question);
+  return JSON.stringify(question.labels === true ? ["labels", ...parts] : parts);
 }
 
 function partsOf(question: MeshQuestion): readonly (string | undefined)[] {

@@ -158,6 +158,7 @@ export function loopbackAddresses(): (host: number) => string {
 export const testProxyConfig: ProxyConfig = {
   network: networkId(""),
   nodeName: undefined,
+  onDemand: false,
   ports: { outbound: 0, plaintext: 0, hbone: 15_008, socks5: 15_080, admin: 0, metrics: 0, readiness: 0 },
   listenHost: "127.0.0.1",
   mark: 0,

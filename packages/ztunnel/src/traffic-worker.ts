@@ -59,6 +59,7 @@ class TrafficWorker {
       forget: (keys) => this.#say({ kind: "forget-mesh", keys }),
       nodeName: config.nodeName,
       clock,
+      onDemand: config.onDemand,
     });
     this.#certificates = new HandedCertificates({ ask: (identity) => this.#say({ kind: "ask-certificate", identity }), clock });
     this.#parts = {

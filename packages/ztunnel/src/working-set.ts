@@ -15,7 +15,7 @@ import {
   type WorkloadUid,
 } from "@fairway/model";
 import { type Clock, MeshError, type Watch, Watched } from "@fairway/runtime";
-import type { MeshChange, MeshView } from "@fairway/xds";
+import type { DecideOptions, MeshChange, MeshView } from "@fairway/xds";
 import type { PodName } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
 import { type MeshQuestion, questionKey } from "./mesh-question.ts";
@@ -34,6 +34,8 @@ export interface WorkingSetOptions {
   readonly nodeName: string | undefined;
   readonly clock: Clock;
   readonly maxHeld?: number;
+  /** The thread that holds the mesh may have to wait for the control plane: what only names somebody in a log is then not waited for. */
+  readonly onDemand?: boolean;
 }
 
 interface Held {
@@ -73,13 +75,16 @@ export class WorkingSet implements MeshView {
   readonly #policies = new Map<PolicyKey, AuthorizationPolicy>();
   readonly #synced = new Watched(false);
   readonly #changes: Watched<MeshChange>;
+  /** The same window with answers that may be of too little knowledge. */
+  readonly #labels: Snapshot;
   /** Given up, and still held until the other side confirms it. */
   readonly #leaving = new Set<string>();
 
   constructor(options: WorkingSetOptions) {
     this.#options = options;
     this.#maxHeld = options.maxHeld ?? defaultMaxHeld;
-    this.#changes = new Watched({ snapshot: this.#lookups(), policiesChanged: true, workloadsChanged: true });
+    this.#changes = new Watched({ snapshot: this.#lookups({}), policiesChanged: true, workloadsChanged: true });
+    this.#labels = this.#lookups({ labels: true });
   }
 
   get changes(): Watch<MeshChange> {
@@ -101,11 +106,12 @@ export class WorkingSet implements MeshView {
   }
 
   /** Throws ZTUNNEL_MESH_UNANSWERED when what it needs does not come, or the signal's reason. */
-  async decide<T>(decision: (snapshot: Snapshot) => T, { signal }: { signal: AbortSignal }): Promise<T> {
+  async decide<T>(decision: (snapshot: Snapshot) => T, { signal, labels = false }: DecideOptions): Promise<T> {
+    const snapshot = labels && this.#options.onDemand === true ? this.#labels : this.snapshot;
     for (;;) {
       signal.throwIfAborted();
       try {
-        return decision(this.snapshot);
+        return decision(snapshot);
       } catch (thrown) {
         if (!(thrown instanceof NotHeldError)) throw thrown;
         await this.#fetch(thrown, signal);
@@ -220,9 +226,10 @@ export class WorkingSet implements MeshView {
     return held;
   }
 
-  #lookups(): Snapshot {
-    const workload = (question: MeshQuestion): Workload | undefined => this.#lookup(question).workloads[0];
-    const service = (question: MeshQuestion): Service | undefined => this.#lookup(question).services[0];
+  #lookups(kind: Pick<MeshQuestion, "labels">): Snapshot {
+    const lookup = (question: MeshQuestion): Held => this.#lookup({ ...question, ...kind });
+    const workload = (question: MeshQuestion): Workload | undefined => lookup(question).workloads[0];
+    const service = (question: MeshQuestion): Service | undefined => lookup(question).services[0];
     const elsewhere = (): never => {
       throw new MeshError("ZTUNNEL_NOT_HELD", "this thread does not hold the mesh: it cannot be walked here");
     };
@@ -234,9 +241,9 @@ export class WorkingSet implements MeshView {
       service: (key) => service({ kind: "service", service: key }),
       serviceByAddress: (network, ip, clientNamespace) => service({ kind: "service-by-address", network, ip, clientNamespace }),
       serviceByHostname: (hostname, clientNamespace) => service({ kind: "service-by-hostname", hostname, clientNamespace }),
-      endpoints: (key) => this.#lookup({ kind: "endpoints", service: key }).workloads,
-      policy: (key) => this.#lookup({ kind: "policy", policy: key }).applicable.policies[0],
-      policiesFor: ({ namespace, authorizationPolicies }) => this.#lookup({ kind: "policies-for", subject: { namespace, authorizationPolicies } }).applicable,
+      endpoints: (key) => lookup({ kind: "endpoints", service: key }).workloads,
+      policy: (key) => lookup({ kind: "policy", policy: key }).applicable.policies[0],
+      policiesFor: ({ namespace, authorizationPolicies }) => lookup({ kind: "policies-for", subject: { namespace, authorizationPolicies } }).applicable,
       workloads: elsewhere,
       services: elsewhere,
       policies: elsewhere,
