@@ -68,3 +68,22 @@ topologySpreadConstraints:
 {{- define "fairway.logFormat" -}}
 {{ if .Values.global.logAsJson }}json{{ else }}plain{{ end }}
 {{- end }}
+
+{{/* What the pods of every waypoint have in common, as one JSON object for the controller, which deploys them. */}}
+{{- define "fairway.waypointPod" -}}
+{{- $waypoint := .Values.waypoint -}}
+{{- $env := dict "RUST_LOG" $waypoint.logLevel "LOG_FORMAT" (include "fairway.logFormat" .) -}}
+{{- $pod := dict
+  "env" (mergeOverwrite $env $waypoint.env)
+  "resources" $waypoint.resources
+  "labels" $waypoint.podLabels
+  "annotations" $waypoint.podAnnotations
+  "nodeSelector" $waypoint.nodeSelector
+  "affinity" $waypoint.affinity
+  "tolerations" $waypoint.tolerations
+  "topologySpreadConstraints" $waypoint.topologySpreadConstraints
+  "terminationGracePeriodSeconds" $waypoint.terminationGracePeriodSeconds
+  "imagePullPolicy" .Values.global.imagePullPolicy
+  "imagePullSecrets" .Values.global.imagePullSecrets -}}
+{{- toJson $pod -}}
+{{- end }}

@@ -4,6 +4,8 @@ import {
   type EndpointSlice,
   type GatewayClass,
   type GatewayObject,
+  type GrpcRouteObject,
+  type HttpRouteObject,
   type KubeObject,
   MutableCollection,
   type Namespace,
@@ -11,6 +13,8 @@ import {
   objectKey,
   type PeerAuthentication,
   type Pod,
+  type ReferenceGrantObject,
+  type RequestAuthentication,
   type Service,
 } from "@fairway/kube";
 import { defaultNetwork } from "@fairway/model";
@@ -85,6 +89,14 @@ export function peerAuthentication(name: string, spec: PeerAuthentication["spec"
   return { metadata: { name, namespace: "shop", creationTimestamp: "2026-01-01T00:00:00Z", ...metadata }, ...(spec === undefined ? {} : { spec }) };
 }
 
+export function httpRoute(name: string, spec: NonNullable<HttpRouteObject["spec"]>, metadata: Partial<KubeObject["metadata"]> = {}): HttpRouteObject {
+  return { metadata: { name, namespace: "shop", creationTimestamp: "2026-01-01T00:00:00Z", ...metadata }, spec };
+}
+
+export function grpcRoute(name: string, spec: NonNullable<GrpcRouteObject["spec"]>, metadata: Partial<KubeObject["metadata"]> = {}): GrpcRouteObject {
+  return { metadata: { name, namespace: "shop", creationTimestamp: "2026-01-01T00:00:00Z", ...metadata }, spec };
+}
+
 export interface TestInputs extends Inputs {
   readonly pods: MutableCollection<Pod>;
   readonly services: MutableCollection<Service>;
@@ -95,6 +107,10 @@ export interface TestInputs extends Inputs {
   readonly gatewayClasses: MutableCollection<GatewayClass>;
   readonly authorizationPolicies: MutableCollection<AuthorizationPolicyObject>;
   readonly peerAuthentications: MutableCollection<PeerAuthentication>;
+  readonly requestAuthentications: MutableCollection<RequestAuthentication>;
+  readonly httpRoutes: MutableCollection<HttpRouteObject>;
+  readonly grpcRoutes: MutableCollection<GrpcRouteObject>;
+  readonly referenceGrants: MutableCollection<ReferenceGrantObject>;
 }
 
 export function testInputs(): TestInputs {
@@ -109,5 +125,9 @@ export function testInputs(): TestInputs {
     gatewayClasses: collection(),
     authorizationPolicies: collection(),
     peerAuthentications: collection(),
+    requestAuthentications: collection(),
+    httpRoutes: collection(),
+    grpcRoutes: collection(),
+    referenceGrants: collection(),
   };
 }

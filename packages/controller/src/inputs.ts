@@ -5,12 +5,16 @@ import {
   type EndpointSlice,
   type GatewayClass,
   type GatewayObject,
+  type GrpcRouteObject,
+  type HttpRouteObject,
   type KubeClient,
   type KubeObject,
   type Namespace,
   type Node,
   type PeerAuthentication,
   type Pod,
+  type ReferenceGrantObject,
+  type RequestAuthentication,
   resources,
   type Service,
 } from "@fairway/kube";
@@ -25,6 +29,10 @@ export interface Inputs {
   readonly gatewayClasses: Collection<GatewayClass>;
   readonly authorizationPolicies: Collection<AuthorizationPolicyObject>;
   readonly peerAuthentications: Collection<PeerAuthentication>;
+  readonly requestAuthentications: Collection<RequestAuthentication>;
+  readonly httpRoutes: Collection<HttpRouteObject>;
+  readonly grpcRoutes: Collection<GrpcRouteObject>;
+  readonly referenceGrants: Collection<ReferenceGrantObject>;
 }
 
 /** Starts watching everything. Dispose to stop. */
@@ -41,6 +49,10 @@ export function openInputs(client: KubeClient): Inputs & AsyncDisposable {
     gatewayClasses: client.collection(resources.gatewayClasses, { reduce: withoutLastApplied }),
     authorizationPolicies: client.collection(resources.authorizationPolicies, { reduce: withoutLastApplied }),
     peerAuthentications: client.collection(resources.peerAuthentications, { reduce: withoutLastApplied }),
+    requestAuthentications: client.collection(resources.requestAuthentications, { reduce: withoutLastApplied }),
+    httpRoutes: client.collection(resources.httpRoutes, { reduce: withoutLastApplied }),
+    grpcRoutes: client.collection(resources.grpcRoutes, { reduce: withoutLastApplied }),
+    referenceGrants: client.collection(resources.referenceGrants, { reduce: withoutLastApplied }),
   };
   return {
     ...inputs,
@@ -52,7 +64,21 @@ export function openInputs(client: KubeClient): Inputs & AsyncDisposable {
 
 /** Names of the inputs whose first list is still awaited; what readiness shows. */
 export function inputNames(): readonly (keyof Inputs)[] {
-  return ["pods", "services", "nodes", "namespaces", "endpointSlices", "gateways", "gatewayClasses", "authorizationPolicies", "peerAuthentications"];
+  return [
+    "pods",
+    "services",
+    "nodes",
+    "namespaces",
+    "endpointSlices",
+    "gateways",
+    "gatewayClasses",
+    "authorizationPolicies",
+    "peerAuthentications",
+    "requestAuthentications",
+    "httpRoutes",
+    "grpcRoutes",
+    "referenceGrants",
+  ];
 }
 
 /** Pods are most of a cluster's bytes: environment, volumes, probes and images are not ours to keep. */

@@ -26,6 +26,7 @@ export const annotation = {
   forServiceAccount: "istio.io/for-service-account",
   inboundBinding: "ambient.istio.io/waypoint-inbound-binding",
   redirection: "ambient.istio.io/redirection",
+  serviceAccount: "gateway.istio.io/service-account",
   sidecarStatus: "sidecar.istio.io/status",
   trafficDistribution: "networking.istio.io/traffic-distribution",
 } as const;

@@ -24,6 +24,7 @@ import { complaintAbout, convertPeerAuthentication, type PeerAuthenticationScope
 import { convertPolicy, hasTargets, type PolicyOutcome } from "./policies.ts";
 import { convertService, isSelectorless, selects } from "./services.ts";
 import type { MeshSettings } from "./settings.ts";
+import { derivePrograms, type Programs } from "./waypoint-programs.ts";
 import { type Binding, isGatewayService, readWaypoint, resolveBinding, type Waypoint, type WaypointReference } from "./waypoints.ts";
 import { convertPod, convertSlice, podAddresses, sliceNames, slicePods } from "./workloads.ts";
 
@@ -41,6 +42,8 @@ export interface Mesh {
   readonly peerAuthenticationComplaints: Collection<ConditionWish>;
   /** Policies that waypoints enforce. */
   readonly targetedPolicies: Collection<AuthorizationPolicyObject>;
+  /** What waypoints are told, and what came of the objects that say it. */
+  readonly programs: Programs;
 }
 
 const only = "mesh";
@@ -130,12 +133,21 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     return [...selected, ...peerAuthenticationKeys(labels, peerScope(fetch, namespace))].sort();
   });
 
-  const podWorkloads = derive(pods, (pod, fetch) => {
+  const ownGatewayOf = (fetch: Fetch, { metadata: { namespace = "", labels = {} } }: Pod): Waypoint | undefined => {
+    const ofGateway = labels[label.gatewayName];
+    return ofGateway === undefined ? undefined : fetch.get(waypoints, `${namespace}/${ofGateway}`);
+  };
+  const podBindings = derive<Pod, Binding>(pods, (pod, fetch) => {
     // Asked first, so that a pod without addresses depends on nothing.
     if (podAddresses(pod).length === 0) return undefined;
+    if (ownGatewayOf(fetch, pod) !== undefined) return { kind: "none" };
+    const { namespace = "", labels = {} } = pod.metadata;
+    return bindingOf(fetch, { kind: "workload", namespace, labels, serviceAccount: () => pod.spec?.serviceAccountName });
+  });
+
+  const podWorkloads = derive(pods, (pod, fetch) => {
+    if (podAddresses(pod).length === 0) return undefined;
     const { namespace = "", name, labels = {} } = pod.metadata;
-    const ofGateway = labels[label.gatewayName];
-    const ownGateway = ofGateway === undefined ? undefined : fetch.get(waypoints, `${namespace}/${ofGateway}`);
     const selecting = Object.entries(labels)
       .flatMap(([key, value]) => fetch.lookup(servicesByLabel, labelIn(namespace, key, value)))
       .filter((service) => selects(service, labels));
@@ -149,11 +161,8 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
       network: networkOf(fetch),
       locality: fetch.get(localities, pod.spec?.nodeName ?? ""),
       services: [...selecting, ...new Set(naming)].sort((a, b) => a.metadata.name.localeCompare(b.metadata.name)),
-      binding:
-        ownGateway !== undefined
-          ? { kind: "none" }
-          : bindingOf(fetch, { kind: "workload", namespace, labels, serviceAccount: () => pod.spec?.serviceAccountName }),
-      applicationTunnel: ownGateway?.applicationTunnel,
+      binding: fetch.get(podBindings, keyIn(namespace, name)) ?? { kind: "none" },
+      applicationTunnel: ownGatewayOf(fetch, pod)?.applicationTunnel,
       authorizationPolicies: fetch.get(podPolicies, keyIn(namespace, name)) ?? [],
     });
   });
@@ -163,15 +172,32 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     return convertSlice(slice, service, { settings, network: networkOf(fetch) }).map((workload) => [workload.uid, workload] as const);
   });
 
+  const workloads = join<Workload>(podWorkloads, sliceWorkloads);
+  const targetedPolicies = filter(ourPolicies, hasTargets);
+  const targetedAuthentications = filter(inputs.requestAuthentications, (object) => isOurRevision(object.metadata, settings.revision) && hasTargets(object));
+  const programs = derivePrograms({
+    inputs,
+    settings,
+    targetedPolicies,
+    targetedAuthentications,
+    waypoints,
+    serviceBindings,
+    meshServices,
+    podBindings,
+    podWorkloads,
+    workloads,
+  });
+
   return {
-    workloads: join<Workload>(podWorkloads, sliceWorkloads),
+    workloads,
     services: meshServices,
     policies,
     waypoints,
     serviceBindings,
     policyOutcomes,
     peerAuthenticationComplaints: derive(peerAuthentications, complaintAbout),
-    targetedPolicies: filter(ourPolicies, hasTargets),
+    targetedPolicies,
+    programs,
   };
 }
 

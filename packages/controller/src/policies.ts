@@ -9,6 +9,7 @@ import { type AuthorizationPolicy, type PolicyClause, type PolicyKey, type Polic
 import { messageOf } from "@fairway/runtime";
 import { annotation, type Labels } from "./labels.ts";
 import { isEmptyMatch, type RuleReading, readRule } from "./policy-match.ts";
+import type { Targeting } from "./request-policies.ts";
 import type { MeshSettings } from "./settings.ts";
 import { listProblems, unknownFields } from "./unknown-fields.ts";
 
@@ -33,7 +34,7 @@ const actions: ReadonlyMap<string, Action> = new Map([
 ]);
 
 /** Whether a waypoint enforces the policy: it names its targets. Such a policy is never sent to ztunnels. */
-export function hasTargets({ spec }: AuthorizationPolicyObject): boolean {
+export function hasTargets({ spec }: { readonly spec?: Targeting }): boolean {
   return spec?.targetRef !== undefined || (spec?.targetRefs?.length ?? 0) > 0;
 }
 

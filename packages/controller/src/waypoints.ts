@@ -8,6 +8,10 @@ export type TrafficType = "service" | "workload" | "all" | "none";
 export interface Waypoint {
   readonly namespace: string;
   readonly name: string;
+  /** Its GatewayClass. */
+  readonly className: string;
+  /** Whose identity its pods prove. */
+  readonly serviceAccount: string;
   /** Where it listens; before it is ready, where it will. */
   readonly address: GatewayAddress;
   /** Its status carries an address. */
@@ -63,6 +67,8 @@ export function readWaypoint(gateway: GatewayObject, gatewayClass: GatewayClass 
   return {
     namespace,
     name: metadata.name,
+    className: spec?.gatewayClassName ?? "",
+    serviceAccount: metadata.annotations?.[annotation.serviceAccount] ?? metadata.name,
     address: address ?? expectedAddress({ namespace, name: metadata.name }, context.clusterDomain),
     ready: address !== undefined && (status?.addresses?.length ?? 0) > 0,
     trafficType: trafficTypeOf(metadata.labels?.[label.waypointFor] ?? gatewayClass?.metadata.labels?.[label.waypointFor]),

@@ -43,10 +43,29 @@ export type {
 export type { Endpoint, EndpointSlice } from "./resources/discovery.ts";
 export type { GatewayClass, GatewayListener, GatewayObject } from "./resources/gateway.ts";
 export type {
+  GrpcRouteMatch,
+  GrpcRouteObject,
+  GrpcRouteRule,
+  HttpRouteMatch,
+  HttpRouteObject,
+  HttpRouteRule,
+  ReferenceGrantObject,
+  RouteBackendReference,
+  RouteFilter,
+  RouteHeaderFilter,
+  RouteObject,
+  RouteParentReference,
+  RouteParentStatus,
+  RoutePathModifier,
+  RouteValueMatch,
+  WeightedBackendReference,
+} from "./resources/gateway-routes.ts";
+export type {
   AuthorizationOperation,
   AuthorizationPolicyObject,
   AuthorizationRule,
   AuthorizationSource,
+  JwtRule,
   MutualTlsMode,
   PeerAuthentication,
   PolicyTargetReference,

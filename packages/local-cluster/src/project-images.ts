@@ -29,6 +29,7 @@ export function projectImages(): ImageCatalog {
   return {
     "fairway/controller": { command: nodeProgram("packages/controller/dist/main.js") },
     "fairway/node-agent": { command: nodeProgram("packages/node-agent/dist/main.js") },
+    "fairway/waypoint": { command: nodeProgram("packages/waypoint/dist/main.js") },
     "fairway/ztunnel": { command: nodeProgram("packages/ztunnel/dist/main.js") },
     "fairway/shop-web": { command: nodeProgram("examples/shop/dist/web.js") },
     "fairway/shop-api": { command: nodeProgram("examples/shop/dist/api.js") },

@@ -70,8 +70,22 @@ export interface PeerAuthentication extends KubeObject {
   status?: { conditions?: Condition[] };
 }
 
+export interface JwtRule {
+  issuer: string;
+  audiences?: string[];
+  jwksUri?: string;
+  jwks?: string;
+  fromHeaders?: { name: string; prefix?: string }[];
+  fromParams?: string[];
+  fromCookies?: string[];
+  outputPayloadToHeader?: string;
+  outputClaimToHeaders?: { header: string; claim: string }[];
+  forwardOriginalToken?: boolean;
+  timeout?: string;
+}
+
 export interface RequestAuthentication extends KubeObject {
-  spec?: { selector?: WorkloadSelector; targetRef?: PolicyTargetReference; targetRefs?: PolicyTargetReference[]; jwtRules?: Record<string, unknown>[] };
+  spec?: { selector?: WorkloadSelector; targetRef?: PolicyTargetReference; targetRefs?: PolicyTargetReference[]; jwtRules?: JwtRule[] };
   status?: { conditions?: Condition[] };
 }
 

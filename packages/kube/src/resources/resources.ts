@@ -4,6 +4,7 @@ import { leases } from "./coordination.ts";
 import { configMaps, events, namespaces, nodes, pods, secrets, serviceAccounts, services } from "./core.ts";
 import { endpointSlices } from "./discovery.ts";
 import { gatewayClasses, gateways } from "./gateway.ts";
+import { grpcRoutes, httpRoutes, referenceGrants } from "./gateway-routes.ts";
 import { authorizationPolicies, peerAuthentications, requestAuthentications } from "./istio-security.ts";
 
 export const resources: {
@@ -22,6 +23,9 @@ export const resources: {
   readonly leases: typeof leases;
   readonly gateways: typeof gateways;
   readonly gatewayClasses: typeof gatewayClasses;
+  readonly httpRoutes: typeof httpRoutes;
+  readonly grpcRoutes: typeof grpcRoutes;
+  readonly referenceGrants: typeof referenceGrants;
   readonly authorizationPolicies: typeof authorizationPolicies;
   readonly peerAuthentications: typeof peerAuthentications;
   readonly requestAuthentications: typeof requestAuthentications;
@@ -41,6 +45,9 @@ export const resources: {
   leases,
   gateways,
   gatewayClasses,
+  httpRoutes,
+  grpcRoutes,
+  referenceGrants,
   authorizationPolicies,
   peerAuthentications,
   requestAuthentications,
