@@ -21,6 +21,7 @@ import {
   setTransparent,
 } from "./socket-options.ts";
 import { AF_INET6, bindSocket, closeDescriptor, errnoOf, listenSocket, openSocket, SOCK_STREAM } from "./system-calls.ts";
+import { udpSocketIn } from "./udp.ts";
 
 export interface LinuxPodNetworkOptions {
   readonly clock?: Clock;
@@ -54,6 +55,7 @@ export function linuxPodNetwork(namespace: NetworkNamespace | undefined, options
       await connect(socket, { ...wanted, host: canonicalIp(wanted.host), clock });
       return { socket, sourceKept };
     },
+    datagrams: (wanted) => udpSocketIn(namespace, wanted),
     originalDestination(socket) {
       const fd = descriptorOf(socket);
       if (fd === undefined) throw new MeshError("LINUX_SOCKET_CLOSED", "the client left before its destination could be read");

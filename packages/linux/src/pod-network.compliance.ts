@@ -125,6 +125,33 @@ export function podNetworkCompliance(test: TestFn, { name, needsPrivileges, open
     t.pass();
   });
 
+  for (const host of ["127.0.0.1", "::1"]) {
+    behaviour(`a datagram to ${host} is answered from the address that it was sent to`, async (t, network) => {
+      const server = await network.datagrams({ host, port: 0 });
+      const client = await network.datagrams({ host, port: 0 });
+      const asked = once(server, "message");
+      client.send("question", server.address().port, host);
+      const [question, from] = await asked;
+      t.is(String(question), "question");
+      const answered = once(client, "message");
+      server.send("answer", from.port, from.address);
+      const [answer, source] = await answered;
+      t.is(String(answer), "answer");
+      t.like(source, { address: host, port: server.address().port });
+      for (const socket of [server, client]) socket.close();
+    });
+  }
+
+  behaviour("a second datagram socket on a port is LINUX_LISTEN_FAILED, unless both share it", async (t, network) => {
+    const alone = await network.datagrams({ host: "127.0.0.1", port: 0 });
+    const refused = await t.throwsAsync(network.datagrams({ host: "127.0.0.1", port: alone.address().port }));
+    t.is(errorCode(refused), "LINUX_LISTEN_FAILED");
+    const first = await network.datagrams({ host: "127.0.0.1", port: 0, reusePort: true });
+    const second = await network.datagrams({ host: "127.0.0.1", port: first.address().port, reusePort: true });
+    t.is(second.address().port, first.address().port);
+    for (const socket of [alone, first, second]) socket.close();
+  });
+
   behaviour("a local source address is kept", async (t, network) => {
     const { listener, accepted } = await listen(network, {});
     const { socket, sourceKept } = await network.dial({ ...quick, host: "127.0.0.1", port: listener.port, source: "127.0.0.7" });

@@ -1,6 +1,8 @@
 /** The seam to the kernel: sockets that live in another network namespace, and what Node cannot ask of them. */
+import type { Socket as UdpSocket } from "node:dgram";
 import type { Server, Socket } from "node:net";
 import type { NetworkNamespace } from "./namespace.ts";
+import type { UdpOptions } from "./udp.ts";
 
 export interface ListenOptions {
   readonly host: string;
@@ -39,7 +41,7 @@ export interface DialOptions {
 }
 
 /**
- * TCP inside a pod's network namespace. Two implementations: this kernel, and the process's own namespace for tests.
+ * TCP and UDP inside a pod's network namespace. Two implementations: this kernel, and the process's own namespace for tests.
  * Sockets that come from here never end the process by an error that nobody listens for yet. Disposing closes the listeners
  * that are still open; sockets and the namespace belong to the caller.
  */
@@ -52,6 +54,8 @@ export interface PodNetwork extends AsyncDisposable {
    * Throws MeshError LINUX_DIAL_TIMEOUT, LINUX_DIAL_REFUSED, LINUX_DIAL_FAILED, or the signal's reason.
    */
   dial(options: DialOptions): Promise<{ socket: Socket; sourceKept: boolean }>;
+  /** A bound datagram socket, receiving; `::` takes IPv4 too. The caller closes it. Throws MeshError LINUX_LISTEN_FAILED. */
+  datagrams(options: UdpOptions): Promise<UdpSocket>;
   /**
    * Where the client wanted to go before the kernel redirected it; the local address when nothing was redirected.
    * Throws LINUX_SOCKET_CLOSED when the socket is gone.

@@ -76,6 +76,7 @@ export type {
   ResolveContext,
 } from "./resolve.ts";
 export { resolveInbound } from "./resolve-inbound.ts";
+export { kubernetesSearchDomains, type NameAnswer, type NameContext, type NameQuestion, resolveName } from "./resolve-name.ts";
 export { resolveOutbound } from "./resolve-outbound.ts";
 export type { LoadBalancing, LocalityScope, Service, WeightedWaypoint } from "./service.ts";
 export type { Party, Snapshot, SnapshotChange } from "./snapshot.ts";

@@ -45,6 +45,10 @@ export class ServiceIndex {
     return preferred(this.#indices.byHostname.members(hostname), clientNamespace);
   }
 
+  allWithHostname(hostname: string): Iterable<Service> {
+    return this.#indices.byHostname.members(hostname);
+  }
+
   /** Exact addresses first; a range is asked only when no exact one is visible (ztunnel contract 5.4). */
   atAddress(network: NetworkId, ip: IpAddress, clientNamespace: string): Service | undefined {
     return preferred(this.#indices.byVip.members(vipKey({ network, ip })), clientNamespace) ?? this.#inRange(network, ip, clientNamespace);

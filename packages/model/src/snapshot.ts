@@ -17,6 +17,8 @@ export interface Snapshot {
   /** By virtual address, visible to `clientNamespace`, precedence of ztunnel contract 5.4 (exact, then CIDR). */
   serviceByAddress(network: NetworkId, ip: IpAddress, clientNamespace: string): Service | undefined;
   serviceByHostname(hostname: string, clientNamespace: string): Service | undefined;
+  /** Every service with this hostname, of any namespace and visibility; a wildcard is a hostname like any other. */
+  servicesWithHostname(hostname: string): Iterable<Service>;
   workloadByHostname(namespace: string, hostname: string): Workload | undefined;
   /** The local pod as the node agent describes it, among workloads of `node` (all nodes when undefined). */
   workloadByName(pod: { namespace: string; name: string; serviceAccount: string }, node: string | undefined): Workload | undefined;

@@ -55,6 +55,10 @@ class MeshSnapshot implements Snapshot {
     return this.#services.withHostname(hostname, clientNamespace);
   }
 
+  servicesWithHostname(hostname: string): Iterable<Service> {
+    return this.#services.allWithHostname(hostname);
+  }
+
   workloadByHostname(namespace: string, hostname: string): Workload | undefined {
     return this.#workloads.withHostname(namespace, hostname);
   }

@@ -11,6 +11,26 @@ export {
 } from "./address-codec.ts";
 export { authorizationTypeUrl, decodeAuthorization, encodeAuthorization, salvageAuthorization } from "./authorization-codec.ts";
 export { type CaptureProbeDestination, captureProbeDestinations, isCaptureProbe } from "./capture-probe.ts";
+export {
+  type DnsAnswer,
+  type DnsCode,
+  type DnsExtension,
+  type DnsQuery,
+  type DnsQuestion,
+  type DnsRequest,
+  dnsCodeOf,
+  dnsCodes,
+  dnsMaxMessageBytes,
+  dnsTypeName,
+  dnsTypes,
+  dnsUdpLimit,
+  encodeDnsAnswer,
+  isDnsResponseTo,
+  isInternetQuestion,
+  readDnsRequest,
+  relayedDnsResponse,
+  withDnsId,
+} from "./dns-message.ts";
 export { ControlPlane, Node } from "./gen/envoy/config/core/v3/base.ts";
 export {
   AggregatedDiscoveryServiceClient,

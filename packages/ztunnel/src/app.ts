@@ -241,7 +241,7 @@ function refuseTheUnsupported(config: Config, log: Logger): void {
     config.proxyEnabled ? undefined : "ENABLE_PROXY=false",
   ].filter((name) => name !== undefined);
   if (asked.length > 0) throw ztunnelError("ZTUNNEL_UNSUPPORTED", `this version does not support ${asked.join(", ")}; unset it`);
-  if (config.dns.enabled) log.warn("this version has no DNS proxy; DNS of the pods must not be captured (set ISTIO_META_DNS_CAPTURE=false)");
+  if (config.proxy.dns?.upstreams.length === 0) log.warn("no nameserver in resolv.conf: pods get answers for names of the mesh only");
   if (config.ca.fake) log.warn("FAKE_CA: certificates are self-signed by this process; for tests only");
   if (config.userTimeout) log.warn("USER_TIMEOUT_ENABLED has no effect in this version");
 }

@@ -1,6 +1,6 @@
 /** What a ztunnel is told at its start: parsed once by `environment.ts`, frozen, passed down. No file but these two knows a variable's name. */
 import type { EngineName } from "@fairway/hbone";
-import type { NetworkId } from "@fairway/model";
+import type { NetworkId, SocketAddress } from "@fairway/model";
 
 /** A pod as the node agent and the mesh know it. */
 export interface PodName {
@@ -47,6 +47,20 @@ export interface Ports {
   readonly readiness: number;
 }
 
+/** What the DNS proxy of a pod is told (contract 8). */
+export interface DnsConfig {
+  /** TCP and UDP alike. Addresses and not names: a pod without IPv6 does without those of IPv6. */
+  readonly listen: readonly { readonly host: string; readonly port: number }[];
+  readonly clusterDomain: string;
+  /** What a client's resolver appends; undefined for what Kubernetes makes it append by the client's namespace. */
+  readonly searchDomains: readonly string[] | undefined;
+  readonly preferredNamespace: string | undefined;
+  /** Whom to ask what is not the mesh's. */
+  readonly upstreams: readonly SocketAddress[];
+  /** Whether IPv6 addresses are given out. */
+  readonly ipv6: boolean;
+}
+
 /** What every pod's proxy is told. Plain data: it may cross to another thread. */
 export interface ProxyConfig {
   readonly network: NetworkId;
@@ -80,13 +94,14 @@ export interface ProxyConfig {
   readonly maxPendingConnections: number;
   /** TLS handshakes that a pod's peers may have open at once; each costs far more than a connection. */
   readonly maxPendingHandshakes: number;
+  /** Undefined: DNS is not captured. */
+  readonly dns: DnsConfig | undefined;
 }
 
 /** Everything of contract 2.2 that this program obeys. */
 export interface Config {
   readonly mode: { readonly kind: "shared"; readonly zdsSocket: string } | { readonly kind: "dedicated"; readonly pod: PodName };
   readonly proxyEnabled: boolean;
-  readonly dns: { readonly enabled: boolean; readonly address: string; readonly preferredNamespace: string | undefined };
   readonly socks5Enabled: boolean;
   readonly proxy: ProxyConfig;
   readonly clusterDomain: string;

@@ -75,6 +75,51 @@ for (const [address, env, expected] of [
   });
 }
 
+const resolverFile = "/etc/resolv.conf";
+const ipv6Switch = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+
+test("the DNS proxy listens on loopback and asks whom this process would ask", (t) => {
+  const files = {
+    [resolverFile]: "# made by hand\nnameserver 10.96.0.10 ; first\nnameserver fe80::1%eth0\nnameserver fd00::a\nsearch Corp.Example.\n",
+    [ipv6Switch]: "0\n",
+  };
+  t.deepEqual(readConfig({ CLUSTER_DOMAIN: "Mesh.Local", PREFERED_SERVICE_NAMESPACE: "shop" }, withFiles(files)).proxy.dns, {
+    listen: [
+      { host: "127.0.0.1", port: 15_053 },
+      { host: "::1", port: 15_053 },
+    ],
+    clusterDomain: "mesh.local",
+    searchDomains: undefined,
+    preferredNamespace: "shop",
+    upstreams: [
+      { ip: "10.96.0.10", port: 53 },
+      { ip: "fd00::a", port: 53 },
+    ],
+    ipv6: true,
+  });
+  const dedicated = readConfig({ PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "a/b/c" }, withFiles(files)).proxy.dns;
+  t.deepEqual(dedicated?.searchDomains, ["corp.example"]);
+});
+
+for (const [address, listen] of [
+  ["localhost:53", [{ host: "127.0.0.1", port: 53 }]],
+  ["127.0.0.9:5353", [{ host: "127.0.0.9", port: 5_353 }]],
+  ["[fd00::1]:5353", [{ host: "fd00::1", port: 5_353 }]],
+] as const) {
+  test(`the DNS proxy at ${address}`, (t) => {
+    t.deepEqual(readConfig({ ISTIO_META_DNS_PROXY_ADDR: address }, bare).proxy.dns?.listen, listen);
+  });
+}
+
+for (const address of ["example.org:53", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "1.2.3:53", "fd00::1:53"]) {
+  test(`the DNS proxy at ${address} is refused`, (t) => {
+    const error = t.throws(() => readConfig({ ISTIO_META_DNS_PROXY_ADDR: address }, bare));
+    t.true(error?.message.includes("ISTIO_META_DNS_PROXY_ADDR"));
+  });
+}
+
+test("without DNS capture there is no DNS proxy", (t) => t.is(readConfig({ ISTIO_META_DNS_CAPTURE: "false" }, bare).proxy.dns, undefined));
+
 for (const [env, expected] of [
   [{}, 5_000],
   [{ TERMINATION_GRACE_PERIOD_SECONDS: "30" }, 25_000],

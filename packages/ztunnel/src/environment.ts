@@ -6,10 +6,11 @@
 import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { defaultEngineName, engineNames } from "@fairway/hbone";
-import { networkId } from "@fairway/model";
+import { networkId, tryParseSocketAddress } from "@fairway/model";
 import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
-import type { AuthToken, Config, ControlPlane, PodName, TrustRoots } from "./config.ts";
+import type { AuthToken, Config, ControlPlane, DnsConfig, PodName, TrustRoots } from "./config.ts";
 import { type MeshDefaults, meshDefaults } from "./mesh-defaults.ts";
+import { parseResolvConf } from "./resolv-conf.ts";
 
 type Variables = Readonly<Record<string, string | undefined>>;
 
@@ -25,6 +26,8 @@ const thisMachine: Surroundings = { exists: existsSync, read: (path) => readFile
 const meshConfigFile = "./etc/istio/config/mesh";
 const tokenFile = "./var/run/secrets/tokens/istio-token";
 const rootsFile = "./var/run/secrets/istio/root-cert.pem";
+const resolverFile = "/etc/resolv.conf";
+const defaultClusterDomain = "cluster.local";
 const ipv6SwitchFile = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 const hourMs = 3_600_000;
 const largestWindow = 2_147_483_647;
@@ -114,10 +117,7 @@ const schema = z
     TRUST_DOMAIN: text,
     INSTANCE_IP: text,
     ISTIO_META_DNS_CAPTURE: text,
-    ISTIO_META_DNS_PROXY_ADDR: z
-      .string()
-      .regex(/^(localhost|[0-9.]+|\[[0-9a-fA-F:]+\]):\d{1,5}$/, { error: "expected localhost:port or ip:port" })
-      .optional(),
+    ISTIO_META_DNS_PROXY_ADDR: text,
     ISTIO_META_ISTIO_VERSION: text,
     PROXY_CONFIG: text,
   })
@@ -126,6 +126,9 @@ const schema = z
     if (env.PROXY_MODE === "dedicated" && env.PROXY_WORKLOAD_INFO === undefined) refuse("PROXY_WORKLOAD_INFO", "is required when PROXY_MODE is dedicated");
     if (env.LOCAL_XDS !== undefined && env.LOCAL_XDS_PATH !== undefined) refuse("LOCAL_XDS", "excludes LOCAL_XDS_PATH; set one of them");
     if (env.XDS_ON_DEMAND === true && dnsEnabled(env)) refuse("XDS_ON_DEMAND", "excludes the DNS proxy; set ISTIO_META_DNS_CAPTURE=false");
+    if (env.ISTIO_META_DNS_PROXY_ADDR !== undefined && hostAndPort(env.ISTIO_META_DNS_PROXY_ADDR) === undefined) {
+      refuse("ISTIO_META_DNS_PROXY_ADDR", "expected localhost:port or ip:port");
+    }
     if (env.ENABLE_PROXY === false && !dnsEnabled(env)) refuse("ENABLE_PROXY", "is false and DNS capture is off: nothing would be left to do");
   });
 
@@ -142,7 +145,6 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
   return {
     mode: shared ? { kind: "shared", zdsSocket: env.INPOD_UDS ?? "/var/run/ztunnel/ztunnel.sock" } : { kind: "dedicated", pod: podOf(env.PROXY_WORKLOAD_INFO) },
     proxyEnabled: env.ENABLE_PROXY ?? true,
-    dns: { enabled: dnsEnabled(env), address: env.ISTIO_META_DNS_PROXY_ADDR ?? "localhost:15053", preferredNamespace: env.PREFERED_SERVICE_NAMESPACE },
     socks5Enabled: env.UNSTABLE_ENABLE_SOCKS5 ?? false,
     proxy: {
       network: networkId(env.NETWORK ?? ""),
@@ -178,8 +180,9 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       policyDecisionsAtInfo: env.AUTHZ_POLICY_INFO_LOGGING ?? false,
       maxPendingConnections: defaultMaxPendingConnections,
       maxPendingHandshakes: defaultMaxPendingHandshakes,
+      dns: dnsEnabled(env) ? dnsOf(env, surroundings) : undefined,
     },
-    clusterDomain: env.CLUSTER_DOMAIN ?? "cluster.local",
+    clusterDomain: env.CLUSTER_DOMAIN ?? defaultClusterDomain,
     trustDomain: env.TRUST_DOMAIN ?? "cluster.local",
     rootNamespace: shared ? env.POD_NAMESPACE : undefined,
     self: shared ? selfOf(env) : undefined,
@@ -219,6 +222,29 @@ export function logFormat(variables: Variables): "plain" | "json" {
 
 function dnsEnabled(env: { readonly ISTIO_META_DNS_CAPTURE?: string | undefined }): boolean {
   return (env.ISTIO_META_DNS_CAPTURE ?? "true") === "true";
+}
+
+/** Contract 8: whom to ask is this process's own resolv.conf, and in dedicated mode so is what clients append to names. */
+function dnsOf(env: Environment, surroundings: Surroundings): DnsConfig {
+  const resolver = parseResolvConf(surroundings.exists(resolverFile) ? surroundings.read(resolverFile) : "");
+  const { host, port } = hostAndPort(env.ISTIO_META_DNS_PROXY_ADDR ?? "") ?? { host: "localhost", port: 15_053 };
+  const ipv6 = ipv6Enabled(env, surroundings);
+  const hosts = host !== "localhost" ? [host] : ipv6 ? ["127.0.0.1", "::1"] : ["127.0.0.1"];
+  return {
+    listen: hosts.map((ip) => ({ host: ip, port })),
+    clusterDomain: (env.CLUSTER_DOMAIN ?? defaultClusterDomain).toLowerCase(),
+    searchDomains: env.PROXY_MODE === "dedicated" ? resolver.search : undefined,
+    preferredNamespace: env.PREFERED_SERVICE_NAMESPACE,
+    upstreams: resolver.nameservers,
+    ipv6,
+  };
+}
+
+/** `localhost` or an address, and a port. */
+function hostAndPort(text: string): { host: string; port: number } | undefined {
+  const local = /^localhost:(\d{1,5})$/.exec(text);
+  const address = tryParseSocketAddress(local === null ? text : `127.0.0.1:${local[1]}`);
+  return address && { host: local === null ? address.ip : "localhost", port: address.port };
 }
 
 function podOf(info = "//"): PodName {

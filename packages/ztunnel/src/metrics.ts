@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { CertificateState } from "@fairway/pki";
 import { Counter, Gauge, type MetricRegistry } from "@fairway/runtime";
+import { createDnsMetrics, type DnsMetrics } from "./dns-metrics.ts";
 import { TrafficMetrics } from "./traffic-metrics.ts";
 
 /** What the process counts once. */
@@ -18,9 +19,10 @@ export interface ProcessMetrics {
 /** What each thread that carries traffic counts. */
 export interface ZtunnelMetrics {
   readonly traffic: TrafficMetrics;
+  readonly dns: DnsMetrics;
   /** Application connections open now, by reporter. */
   readonly openSockets: Gauge<"reporter">;
-  /** Connections turned away because a bound was reached; `bound` is from a closed set. */
+  /** Connections and questions turned away because a bound was reached; `bound` is from a closed set. */
   readonly overloads: Counter<"bound">;
   /** Outbound connections that tried another endpoint before the first byte. */
   readonly retries: Counter;
@@ -30,6 +32,7 @@ export function createZtunnelMetrics(registry: MetricRegistry): ZtunnelMetrics {
   const registers = [registry];
   return {
     traffic: new TrafficMetrics(registry),
+    dns: createDnsMetrics(registry),
     openSockets: new Gauge({ name: "istio_tcp_sockets_open", help: "Application connections open now", labelNames: ["reporter"], registers }),
     overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
     retries: new Counter({ name: "fairway_ztunnel_outbound_retries_total", help: "Dials repeated at another endpoint", registers }),

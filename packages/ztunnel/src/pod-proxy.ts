@@ -10,9 +10,11 @@ import { assertNever, type Logger, TaskGroup } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import type { PodName, ProxyConfig } from "./config.ts";
 import { type ConnectionSummary, Connections } from "./connections.ts";
+import { DnsProxy } from "./dns-proxy.ts";
 import { ztunnelError } from "./failure.ts";
 import { Inbound } from "./inbound.ts";
 import { LocalWorkloadSource } from "./local-workload.ts";
+import type { MeshNames } from "./mesh-names.ts";
 import type { NameLookup } from "./next-hop.ts";
 import { Outbound } from "./outbound.ts";
 import { Passthrough } from "./passthrough.ts";
@@ -22,15 +24,16 @@ import type { Telemetry } from "./telemetry.ts";
 import { Tunnels } from "./tunnels.ts";
 
 /** What may listen in a pod. Each kind is one port and one way to take what comes. */
-export type ListenerKind = "hbone" | "plaintext" | "outbound";
+export type ListenerKind = "hbone" | "plaintext" | "outbound" | "dns";
 
-/** Everything a pod has; without `outbound` and `plaintext` for the ztunnel's own pod, which is not captured (contract 5B.5). */
-export const capturedPod: readonly ListenerKind[] = ["hbone", "plaintext", "outbound"];
+/** Everything a pod has, DNS where it is configured; without `outbound` and `plaintext` for the ztunnel's own pod, which is not captured (contract 5B.5). */
+export const capturedPod: readonly ListenerKind[] = ["hbone", "plaintext", "outbound", "dns"];
 
 /** What all pods of a thread are given. */
 export interface PodProxyParts extends Telemetry {
   readonly config: ProxyConfig;
   readonly mesh: MeshView;
+  readonly names: MeshNames;
   readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
@@ -68,6 +71,7 @@ export class PodProxy implements AsyncDisposable {
   readonly #outbound: Outbound;
   readonly #passthrough: Passthrough;
   readonly #listeners = new Map<ListenerKind, Listener>();
+  #dns: DnsProxy | undefined;
   #stopped: Promise<void> | undefined;
 
   private constructor(parts: PodProxyParts, { uid, pod, network }: PodProxyOptions) {
@@ -97,7 +101,7 @@ export class PodProxy implements AsyncDisposable {
 
   /** The port of a listener, for those who asked for any. */
   port(kind: ListenerKind): number | undefined {
-    return this.#listeners.get(kind)?.port;
+    return kind === "dns" ? this.#dns?.port : this.#listeners.get(kind)?.port;
   }
 
   connections(): { inbound: readonly ConnectionSummary[]; outbound: readonly ConnectionSummary[] } {
@@ -111,7 +115,7 @@ export class PodProxy implements AsyncDisposable {
     for (const listener of this.#listeners.values()) listener.close();
     this.#inbound.drain();
     // Clients that chose this listener and are not accepted yet go to another of the port: the pod's kernel hands them on (contract 10).
-    await this.#scope.connections.idle({ signal });
+    await Promise.all([this.#scope.connections.idle({ signal }), this.#dns?.drain({ signal })]);
   }
 
   /** Connections that live now. */
@@ -130,6 +134,7 @@ export class PodProxy implements AsyncDisposable {
     for (const listener of this.#listeners.values()) listener.close();
     connections.shutDown(reason);
     this.#inbound.destroy(reason);
+    await this.#dns?.[Symbol.asyncDispose]();
     await this.#tunnels[Symbol.asyncDispose]();
     await tasks[Symbol.asyncDispose]();
     connections[Symbol.dispose]();
@@ -143,6 +148,10 @@ export class PodProxy implements AsyncDisposable {
 
   async #listen(kind: ListenerKind): Promise<void> {
     const { config, network } = this.#scope;
+    if (kind === "dns") {
+      if (config.dns !== undefined) this.#dns = await DnsProxy.open(this.#scope, config.dns);
+      return;
+    }
     const listener = await network.listen({
       host: config.listenHost,
       port: this.#portOf(kind),
@@ -160,7 +169,7 @@ export class PodProxy implements AsyncDisposable {
     }
   }
 
-  #portOf(kind: ListenerKind): number {
+  #portOf(kind: Exclude<ListenerKind, "dns">): number {
     const { ports } = this.#scope.config;
     switch (kind) {
       case "hbone":
@@ -174,7 +183,7 @@ export class PodProxy implements AsyncDisposable {
     }
   }
 
-  #taker(kind: ListenerKind): (socket: Socket) => void {
+  #taker(kind: Exclude<ListenerKind, "dns">): (socket: Socket) => void {
     switch (kind) {
       case "hbone":
         return this.#inbound.accept;

@@ -8,6 +8,7 @@ import type { MeshView } from "@fairway/xds";
 import type { ProxyConfig } from "./config.ts";
 import type { Connections } from "./connections.ts";
 import type { LocalWorkloadSource } from "./local-workload.ts";
+import type { MeshNames } from "./mesh-names.ts";
 import type { NameLookup } from "./next-hop.ts";
 import type { Telemetry } from "./telemetry.ts";
 
@@ -18,6 +19,7 @@ export interface PodScope extends Telemetry {
   readonly owner: string;
   readonly network: PodNetwork;
   readonly mesh: MeshView;
+  readonly names: MeshNames;
   readonly local: LocalWorkloadSource;
   readonly connections: Connections;
   readonly tasks: TaskGroup;

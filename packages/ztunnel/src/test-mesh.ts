@@ -24,7 +24,8 @@ import { type Clock, createLogger, createRegistry, LogFilter, type MetricRegistr
 import type { MeshChange, MeshView } from "@fairway/xds";
 import type { ExecutionContext } from "ava";
 import { AccessLog } from "./access-log.ts";
-import type { PodName, ProxyConfig } from "./config.ts";
+import type { DnsConfig, PodName, ProxyConfig } from "./config.ts";
+import { answerName } from "./mesh-names.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { capturedPod, type ListenerKind, PodProxy, type PodProxyParts } from "./pod-proxy.ts";
@@ -178,6 +179,7 @@ export const testProxyConfig: ProxyConfig = {
   policyDecisionsAtInfo: false,
   maxPendingConnections: 8_192,
   maxPendingHandshakes: 1_024,
+  dns: undefined,
 };
 
 /** Short, because some tests wait for it. */
@@ -202,6 +204,9 @@ export class TestMesh implements AsyncDisposable {
   readonly #certificates: SecretManager;
   readonly #disposables: AsyncDisposable[] = [];
 
+  /** What the pods' DNS proxies are told, for those who answer them. */
+  dns: DnsConfig | undefined;
+
   constructor(t: ExecutionContext, { change, ca = (own) => own, config = {}, clock = systemClock, authority, synced = true }: TestMeshOptions) {
     this.mesh = new MemoryMesh(change, synced);
     this.authority = authority ?? Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
@@ -210,6 +215,7 @@ export class TestMesh implements AsyncDisposable {
     this.parts = {
       config: { ...testProxyConfig, ...config },
       mesh: this.mesh,
+      names: { resolve: async (request) => answerName(this.mesh.snapshot, this.dns, request) },
       certificates: this.#certificates,
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: testHandshakeMs }),
       engine: tunnelEngine(defaultEngineName),
@@ -239,6 +245,7 @@ export class TestMesh implements AsyncDisposable {
   /** Serves the pod `name` in a network of the caller's. */
   async podIn(network: PodNetwork, name: string, config: Partial<ProxyConfig>, kinds: readonly ListenerKind[] = capturedPod): Promise<PodProxy> {
     const parts = { ...this.parts, config: { ...this.parts.config, ...config } };
+    this.dns = config.dns;
     const pod = { namespace: "default", name, serviceAccount: name };
     const proxy = await PodProxy.start(parts, { uid: `uid-${name}`, pod, network, kinds });
     this.#disposables.push(proxy);

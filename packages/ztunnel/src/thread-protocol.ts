@@ -2,11 +2,12 @@
  * What the main thread and a thread that carries traffic say to each other. Everything here is plain data: it crosses by structured clone.
  * Calls have a number and are answered once; everything else is said and not answered. Messages arrive in the order in which they were sent.
  */
-import type { SpiffeId } from "@fairway/model";
+import type { NameAnswer, SpiffeId } from "@fairway/model";
 import { MeshError, type MetricReading, messageOf } from "@fairway/runtime";
 import type { CertificateNews } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
 import type { ConnectionSummary } from "./connections.ts";
+import type { NameRequest } from "./mesh-names.ts";
 import type { MeshQuestion } from "./mesh-question.ts";
 import type { MeshUpdate } from "./mesh-update.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
@@ -67,6 +68,7 @@ export type ToThread =
       readonly call: { [Name in ThreadCall]: { readonly name: Name; readonly ask: ThreadCalls[Name]["ask"] } }[ThreadCall];
     }
   | { readonly kind: "mesh"; readonly update: MeshUpdate }
+  | { readonly kind: "name"; readonly id: number; readonly answer: NameAnswer }
   | { readonly kind: "certificate"; readonly news: CertificateNews }
   | { readonly kind: "log-filter"; readonly expression: string }
   | { readonly kind: "lines-written" };
@@ -77,6 +79,7 @@ export type ToMain =
   | { readonly kind: "failure"; readonly id: number; readonly error: PlainError }
   | { readonly kind: "ask-mesh"; readonly question: MeshQuestion }
   | { readonly kind: "forget-mesh"; readonly keys: readonly string[] }
+  | { readonly kind: "ask-name"; readonly id: number; readonly request: NameRequest }
   | { readonly kind: "ask-certificate"; readonly identity: SpiffeId }
   | { readonly kind: "lines"; readonly text: string };
 

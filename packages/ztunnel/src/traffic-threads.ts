@@ -11,6 +11,7 @@ import { CertificateDesk, type CertificateSession } from "./certificate-desk.ts"
 import type { PodName, ProxyConfig } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
 import { MeshDesk, type MeshSession } from "./mesh-desk.ts";
+import { answerName } from "./mesh-names.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
 import { type PlainError, type PodConnections, plainError, type ThreadSettings } from "./thread-protocol.ts";
 import { type SpawnThread, type ThreadSpeech, TrafficThread } from "./traffic-thread.ts";
@@ -179,6 +180,9 @@ export class TrafficThreads implements AsyncDisposable {
         break;
       case "forget-mesh":
         mesh?.forget(speech.keys);
+        break;
+      case "ask-name":
+        thread.tell({ kind: "name", id: speech.id, answer: answerName(this.#options.mesh.snapshot, this.#options.settings.config.dns, speech.request) });
         break;
       case "ask-certificate":
         certificates?.ask(speech.identity);

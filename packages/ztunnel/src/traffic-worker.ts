@@ -11,6 +11,7 @@ import { assertNever, type Clock, createLogger, createRegistry, LogFilter, type 
 import { AccessLog } from "./access-log.ts";
 import { HandedCertificates } from "./handed-certificates.ts";
 import { LineSender } from "./line-sender.ts";
+import { AskedNames } from "./mesh-names.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { PodProxy, type PodProxyParts } from "./pod-proxy.ts";
@@ -41,6 +42,7 @@ class TrafficWorker {
   readonly #filter: LogFilter;
   readonly #lines: LineSender;
   readonly #mesh: WorkingSet;
+  readonly #names: AskedNames;
   readonly #certificates: HandedCertificates;
   readonly #parts: PodProxyParts;
   readonly #tasks: TaskGroup;
@@ -61,10 +63,12 @@ class TrafficWorker {
       clock,
       onDemand: config.onDemand,
     });
+    this.#names = new AskedNames({ ask: (id, request) => this.#say({ kind: "ask-name", id, request }), clock });
     this.#certificates = new HandedCertificates({ ask: (identity) => this.#say({ kind: "ask-certificate", identity }), clock });
     this.#parts = {
       config,
       mesh: this.#mesh,
+      names: this.#names,
       certificates: this.#certificates,
       tls: createMeshTls({ clock, allowTls12: tls.allowTls12, ...(tls.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}) }),
       engine: tunnelEngine(config.engine),
@@ -90,6 +94,9 @@ class TrafficWorker {
         break;
       case "mesh":
         this.#mesh.apply(message.update);
+        break;
+      case "name":
+        this.#names.settle(message.id, message.answer);
         break;
       case "certificate":
         this.#certificates.apply(message.news);
