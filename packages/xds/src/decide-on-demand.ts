@@ -75,6 +75,8 @@ function recording(snapshot: Snapshot, { looked, pods, clusterId }: Looked): Sna
       for (const namespace of namespacesOf(hostname, clientNamespace)) key(serviceKey(namespace, hostname));
       return snapshot.serviceByHostname(hostname, clientNamespace);
     },
+    // The DNS proxy alone searches without a namespace, and excludes discovery on demand (ztunnel contract 2.2).
+    servicesWithHostname: (hostname) => snapshot.servicesWithHostname(hostname),
     workloadByHostname(namespace, hostname) {
       key(serviceKey(namespace, hostname));
       return snapshot.workloadByHostname(namespace, hostname);
