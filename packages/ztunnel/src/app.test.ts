@@ -130,6 +130,10 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
 
   program.stop();
   await eventually(t, () => program.lines.some((line) => line.includes("draining")));
+  const drained = JSON.parse((await get(ports.admin, "/config_dump")).body);
+  t.is(drained.drain.connections, 2, "both ends of the one connection");
+  t.is(Date.parse(drained.drain.deadline) - Date.parse(drained.drain.startedAt), 2_000);
+  t.is(drained.workloadState["pod-a"].connections.outbound.length, 1);
   socket.end();
   t.is((await readAll(socket)).toString(), "");
   t.is(await program.done, undefined);

@@ -118,7 +118,14 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
       onLogFilter: () => threads.followLogFilter(),
       clock,
       dump: async () =>
-        configDump({ config, snapshot: mesh.snapshot, certificates: certificates.states.current, pods: await withConnections(pods()), version }),
+        configDump({
+          config,
+          snapshot: mesh.snapshot,
+          certificates: certificates.states.current,
+          pods: await withConnections(pods()),
+          version,
+          drain: await draining?.describe(),
+        }),
       quit: () => quit.abort(ztunnelError("ZTUNNEL_POD_STOPPED", "told to quit")),
       signal: tasks.signal,
     }),
@@ -172,19 +179,7 @@ async function servePods(
   const { clock, random } = seams;
   if (config.mode.kind !== "shared") throw ztunnelError("ZTUNNEL_UNSUPPORTED", "pods are served in shared mode only");
   const { zdsSocket } = config.mode;
-  const self =
-    config.self === undefined
-      ? undefined
-      : stack.use(
-          await threads.startPod({
-            uid: `self/${config.self.name}`,
-            pod: config.self,
-            namespace: undefined,
-            kinds: ["hbone"],
-            // Nothing is captured here and no address is foreign: the process answers for itself.
-            overrides: { keepSource: "never", mark: 0 },
-          }),
-        );
+  // First of all: it blocks readiness from now until every pod of the snapshot is served. An old process is told to leave when this one is ready.
   const pods = stack.use(
     new Pods<ThreadedPod>({
       start: async ({ uid, name, namespace }) => {
@@ -200,6 +195,19 @@ async function servePods(
       tasks,
     }),
   );
+  const self =
+    config.self === undefined
+      ? undefined
+      : stack.use(
+          await threads.startPod({
+            uid: `self/${config.self.name}`,
+            pod: config.self,
+            namespace: undefined,
+            kinds: ["hbone"],
+            // Nothing is captured here and no address is foreign: the process answers for itself.
+            overrides: { keepSource: "never", mark: 0 },
+          }),
+        );
   const gone = new AbortController();
   const ended = runZdsClient({ socketPath: zdsSocket, pods, clock, log: log.scope("zds"), random }, { signal: gone.signal, leaving: stopping });
   stack.defer(async () => {
