@@ -1,0 +1,18 @@
+/** This hop in a distributed trace (W3C Trace Context): a span of our own between the caller's and the upstream's. */
+import type { Stage } from "../exchange.ts";
+import type { Tracer } from "../tracer.ts";
+
+export function trace(tracer: Tracer): Stage {
+  return async (exchange, next) => {
+    const span = tracer.start(exchange);
+    if (span === undefined) return next();
+    const headers = exchange.head.headers.clone();
+    headers.set("traceparent", span.traceparent);
+    exchange.head = { ...exchange.head, headers };
+    let status = 0;
+    exchange.onDone((delivery) => span.end(exchange, { status, failed: delivery.error !== undefined }));
+    const answer = await next();
+    status = answer.status;
+    return answer;
+  };
+}

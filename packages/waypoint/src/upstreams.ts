@@ -1,0 +1,263 @@
+/**
+ * From a cluster to an answer: a place within the cluster's limits, an endpoint, a connection to it through its tunnel, the request. An
+ * endpoint that cannot be reached is passed over for another before the first byte of the request went out (architecture 7.6).
+ */
+import type { Duplex } from "node:stream";
+import { formatForwarded } from "@fairway/hbone";
+import { type Cluster, defaultConnectTimeoutMs, type Endpoint, passthroughCluster, type SocketAddress, unlimited, type WaypointConfig } from "@fairway/model";
+import { type Clock, errorCode } from "@fairway/runtime";
+import type { Body } from "./body.ts";
+import { ClusterState, type ClusterStateOptions, type Host } from "./cluster-state.ts";
+import { withDeadline } from "./deadline.ts";
+import { dial } from "./dial.ts";
+import type { OpenConnections } from "./endpoint-connections.ts";
+import type { Downstream } from "./exchange.ts";
+import { waypointError } from "./failure.ts";
+import type { Answer, ClientConnection, HttpLimits, HttpVersion, OutgoingRequest } from "./http-connection.ts";
+import type { Tunnels } from "./tunnels.ts";
+import { watchBody } from "./watched-body.ts";
+
+/** Endpoints tried for one attempt before its first byte. */
+const maxConnectAttempts = 3;
+
+export interface UpstreamParts extends ClusterStateOptions {
+  readonly config: () => WaypointConfig;
+  readonly tunnels: Tunnels;
+  readonly openConnections: OpenConnections;
+  readonly clock: Clock;
+  readonly limits: HttpLimits;
+  /** What this waypoint says of itself in its tunnels. */
+  readonly baggage: () => string | undefined;
+}
+
+/** What is to be sent, and what the sender learns on the way. */
+export interface UpstreamRequest {
+  readonly cluster: string;
+  readonly downstream: Downstream;
+  readonly version: HttpVersion;
+  readonly request: Pick<OutgoingRequest, "head" | "upgrade" | "onInform">;
+  readonly body: Body;
+  /** Endpoints not to be asked again; the chosen one is added. */
+  readonly tried: Set<string>;
+  readonly signal: AbortSignal;
+  /** Breaks the answer's body off. */
+  readonly bodySignal: AbortSignal;
+  readonly onChosen?: (endpoint: Endpoint) => void;
+}
+
+export class Upstreams {
+  readonly #parts: UpstreamParts;
+  readonly #clusters = new Map<string, ClusterState>();
+
+  constructor(parts: UpstreamParts) {
+    this.#parts = parts;
+  }
+
+  /** For the config dump. */
+  states(): Iterable<ClusterState> {
+    return this.#clusters.values();
+  }
+
+  /**
+   * One attempt; resolves with the head of the answer. Throws WAYPOINT_NO_CLUSTER, WAYPOINT_OVERFLOW, WAYPOINT_NO_HEALTHY_UPSTREAM,
+   * WAYPOINT_UPSTREAM_*, or the signal's reason.
+   */
+  async send(wanted: UpstreamRequest): Promise<Answer> {
+    const state = this.#stateFor(wanted);
+    const releaseRequest = state.breakers.take("requests");
+    let taken: { readonly host: Host; readonly connection: ClientConnection };
+    try {
+      taken = await this.#connected(state, wanted);
+    } catch (thrown) {
+      releaseRequest();
+      throw thrown;
+    }
+    const { host, connection } = taken;
+    host.active++;
+    const release = (): void => {
+      releaseRequest();
+      host.active--;
+    };
+    try {
+      const answer = await connection.send({ ...wanted.request, body: wanted.body }, { signal: wanted.signal });
+      return this.#following(state, host, answer, wanted.bodySignal, release);
+    } catch (thrown) {
+      release();
+      this.#observeFailure(state, host, thrown, wanted.signal);
+      throw thrown;
+    }
+  }
+
+  /** Bytes to an endpoint of `cluster`, for what is not HTTP. The same failures as `send`. */
+  async open(wanted: Pick<UpstreamRequest, "cluster" | "downstream" | "tried" | "signal" | "onChosen">): Promise<{ transport: Duplex; release: () => void }> {
+    const state = this.#stateFor(wanted);
+    for (let tries = 1; ; tries++) {
+      const host = this.#choose(state, wanted);
+      try {
+        const transport = await this.#transport(state, host, wanted.signal, wanted.downstream.source);
+        host.active++;
+        return { transport, release: () => void host.active-- };
+      } catch (thrown) {
+        this.#observeFailure(state, host, thrown, wanted.signal);
+        if (!mayTryAnother(thrown, tries, wanted.signal)) throw thrown;
+      }
+    }
+  }
+
+  /** A place among the retries of `cluster`. */
+  tryTakeRetry(cluster: string): (() => void) | undefined {
+    const state = this.#clusters.get(cluster);
+    return state === undefined ? () => undefined : state.breakers.tryTake("retries");
+  }
+
+  /** Lets go of clusters that are not configured any more. */
+  forgetTheGone(): void {
+    const { clusters } = this.#parts.config();
+    for (const [name, state] of this.#clusters) {
+      if (clusters.has(state.cluster.name)) continue;
+      if (name.startsWith(`${passthroughCluster}|`) && [...state.hosts()].some(({ active }) => active > 0)) continue;
+      this.#clusters.delete(name);
+      state.leave();
+    }
+  }
+
+  drain(): void {
+    for (const state of this.#clusters.values()) state.leave();
+  }
+
+  destroy(reason: Error): void {
+    for (const state of this.#clusters.values()) state.destroy(reason);
+    this.#clusters.clear();
+  }
+
+  #stateFor({ cluster: name, downstream }: Pick<UpstreamRequest, "cluster" | "downstream">): ClusterState {
+    const { clusters, endpoints } = this.#parts.config();
+    const passthrough = name === passthroughCluster ? passthroughOf(downstream) : undefined;
+    const cluster = clusters.get(name) ?? passthrough?.cluster;
+    if (cluster === undefined) throw waypointError("WAYPOINT_NO_CLUSTER", `cluster ${name} is not known`);
+    const key =
+      passthrough === undefined ? name : `${passthroughCluster}|${downstream.target.name}|${downstream.destination.ip}|${downstream.destination.port}`;
+    let state = this.#clusters.get(key);
+    if (state === undefined) {
+      state = new ClusterState(cluster, this.#parts);
+      this.#clusters.set(key, state);
+    }
+    if (passthrough === undefined) state.update(cluster, endpoints.get(name));
+    else if (state.isEmpty) state.update(cluster, passthrough.endpoints);
+    return state;
+  }
+
+  #choose(state: ClusterState, { tried, onChosen }: Pick<UpstreamRequest, "tried" | "onChosen">): Host {
+    const host = state.pick(this.#parts.clock.monotonic(), tried);
+    if (host === undefined) throw waypointError("WAYPOINT_NO_HEALTHY_UPSTREAM", `no endpoint of ${state.cluster.name} is healthy`);
+    tried.add(host.key);
+    onChosen?.(host.endpoint);
+    return host;
+  }
+
+  async #connected(state: ClusterState, wanted: UpstreamRequest): Promise<{ host: Host; connection: ClientConnection }> {
+    for (let tries = 1; ; tries++) {
+      const host = this.#choose(state, wanted);
+      const releasePending = state.breakers.take("pending");
+      try {
+        const connection = await this.#pool(state, host, versionFor(state.cluster, wanted)).acquire({ signal: wanted.signal });
+        return { host, connection };
+      } catch (thrown) {
+        this.#observeFailure(state, host, thrown, wanted.signal);
+        if (!mayTryAnother(thrown, tries, wanted.signal)) throw thrown;
+      } finally {
+        releasePending();
+      }
+    }
+  }
+
+  #pool(state: ClusterState, host: Host, version: HttpVersion): ReturnType<OpenConnections> {
+    const known = host.pools.get(version);
+    if (known !== undefined) return known;
+    const { openConnections, limits } = this.#parts;
+    const pool = openConnections({ version, limits, dial: (signal) => this.#transport(state, host, signal, undefined) });
+    host.pools.set(version, pool);
+    return pool;
+  }
+
+  async #transport(state: ClusterState, host: Host, signal: AbortSignal, client: SocketAddress | undefined): Promise<Duplex> {
+    const release = state.breakers.take("connections");
+    try {
+      const transport = await this.#dial(state.cluster, host.endpoint, signal, client);
+      transport.once("close", release);
+      return transport;
+    } catch (thrown) {
+      release();
+      throw thrown;
+    }
+  }
+
+  async #dial({ service, connectTimeoutMs }: Cluster, endpoint: Endpoint, signal: AbortSignal, client: SocketAddress | undefined): Promise<Duplex> {
+    const { clock, tunnels, baggage } = this.#parts;
+    if (endpoint.tunnel === "none") return dial(endpoint.address, { clock, timeoutMs: connectTimeoutMs, signal });
+    const reason = waypointError("WAYPOINT_UPSTREAM_CONNECT", `no connection through the tunnel within ${connectTimeoutMs} ms`);
+    const request = { baggage: baggage(), ...(client === undefined ? {} : { forwarded: formatForwarded(client) }) };
+    const opened = await withDeadline({ clock, signal, afterMs: connectTimeoutMs, reason }, (waiting) =>
+      tunnels.open(endpoint, service.hostname === "" ? undefined : service, request, { timeoutMs: connectTimeoutMs, signal: waiting }),
+    );
+    return opened.stream.duplex();
+  }
+
+  /** Until the last byte of the answer the request counts, and its end is what the endpoint's health is judged by. */
+  #following(state: ClusterState, host: Host, answer: Answer, signal: AbortSignal, release: () => void): Answer {
+    const { clock } = this.#parts;
+    if (answer.body.length === 0) {
+      release();
+      state.observe(host, { kind: "answer", status: answer.status }, clock.monotonic());
+      return answer;
+    }
+    const body = watchBody(answer.body, {
+      signal,
+      onOver: (error) => {
+        release();
+        const broken = error !== undefined && !signal.aborted && errorCode(error) !== "WAYPOINT_CLIENT_GONE";
+        state.observe(host, broken ? { kind: "failure" } : { kind: "answer", status: answer.status }, clock.monotonic());
+      },
+    });
+    return { ...answer, body };
+  }
+
+  #observeFailure(state: ClusterState, host: Host, thrown: unknown, signal: AbortSignal): void {
+    const ours = errorCode(thrown) === "WAYPOINT_OVERFLOW" || errorCode(thrown) === "WAYPOINT_IDENTITY";
+    const gaveUp = signal.aborted && errorCode(signal.reason) === "WAYPOINT_CLIENT_GONE";
+    if (!ours && !gaveUp) state.observe(host, { kind: "failure" }, this.#parts.clock.monotonic());
+  }
+}
+
+function versionFor({ protocol }: Cluster, { version, request }: Pick<UpstreamRequest, "version" | "request">): HttpVersion {
+  if (protocol !== "same") return protocol;
+  // Nearly every application that speaks WebSocket does so by Upgrade; what RFC 8441 adds is for the client's side.
+  return request.upgrade === undefined ? version : "http1";
+}
+
+function mayTryAnother(thrown: unknown, tries: number, signal: AbortSignal): boolean {
+  return tries < maxConnectAttempts && !signal.aborted && errorCode(thrown) === "WAYPOINT_UPSTREAM_CONNECT";
+}
+
+/** The address that the client asked for, as a cluster of one. */
+function passthroughOf({ target, destination }: Downstream): { cluster: Cluster; endpoints: NonNullable<ReturnType<WaypointConfig["endpoints"]["get"]>> } {
+  const uid = target.kind === "workload" && target.name.startsWith(workloadPrefix) ? target.name.slice(workloadPrefix.length) : "";
+  const endpoint: Endpoint = { address: destination, tunnel: "hbone", workload: uid, health: "healthy", weight: 1 };
+  return {
+    cluster: {
+      name: passthroughCluster,
+      service: { namespace: target.namespace, hostname: "", port: destination.port },
+      protocol: "same",
+      connectTimeoutMs: defaultConnectTimeoutMs,
+      loadBalancing: "random",
+      limits: unlimited,
+      ejection: undefined,
+    },
+    endpoints: {
+      cluster: passthroughCluster,
+      localities: [{ locality: { region: "", zone: "", subzone: "" }, priority: 0, weight: 1, endpoints: [endpoint] }],
+    },
+  };
+}
+
+const workloadPrefix = "workload/";
