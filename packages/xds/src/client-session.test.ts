@@ -325,9 +325,11 @@ function setup({ awaitsSiblings = true, limits = {} }: { awaitsSiblings?: boolea
       send: (response) => {
         responses.push(response);
         unanswered.push(response);
+        return true;
       },
       end: (reason) => ended.push(reason),
       statusChanged: () => undefined,
+      rejected: () => undefined,
     },
     { awaitsSiblings },
   );

@@ -2,14 +2,18 @@
  * One client of the server: what is sent when, across types. The order is the safety of the mesh (policy before addresses):
  *
  *   upserts of a type wait until every earlier type's upserts of the same or an older batch were answered,
- *   removals of a type wait until every later type has nothing left to send and nothing unanswered.
+ *   removals of a type wait until every later type has nothing left to send and nothing unanswered, and until every earlier type's
+ *   upserts of the same or an older batch were answered: those may let go of what is removed.
  *
+ * A cluster that is sent has its endpoints sent again after it: whoever makes a new cluster of it waits for them (waypoint contract 4.4).
  * A rejected answer counts as an answer: such a client denies what it does not know. A client that never answers keeps its old
  * state; after a while its stream is ended, so that it starts over.
  */
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "@fairway/protocol";
 import type { Clock } from "@fairway/runtime";
+import { clusterTypeUrl, endpointTypeUrl } from "./envoy-types.ts";
 import type { ResourceSource } from "./mesh-source.ts";
+import { acknowledgement } from "./subscription.ts";
 import { type TypeBatch, TypeSession } from "./type-session.ts";
 
 export interface XdsTypeStatus {
@@ -43,10 +47,13 @@ export interface SessionLimits {
 }
 
 export interface SessionHooks {
-  send(response: DeltaDiscoveryResponse): void;
+  /** False when the client's protocol has no words for the response; it counts as answered then. */
+  send(response: DeltaDiscoveryResponse): boolean;
   /** The client broke a limit or fell silent; the stream must end. */
   end(reason: "answer-timeout" | "too-many-names"): void;
   statusChanged(): void;
+  /** A response was refused, or a part of it. */
+  rejected(typeUrl: string): void;
 }
 
 const maxRejectedKept = 1_000;
@@ -79,7 +86,7 @@ export class ClientSession {
 
   /** False for a type that is not served. */
   handle(request: DeltaDiscoveryRequest): boolean {
-    const type = this.#types.find(({ source }) => source.typeUrl === request.typeUrl);
+    const type = this.#find(request.typeUrl);
     if (type === undefined || this.#closed) return this.#closed;
     this.#answer(type, request);
     if (!type.request(request, this.#environment.currentEpoch(), this.#environment.limits.maxNamesPerType)) {
@@ -91,7 +98,7 @@ export class ClientSession {
   }
 
   changed(typeUrl: string, names: ReadonlySet<string>, epoch: number): void {
-    this.#types.find(({ source }) => source.typeUrl === typeUrl)?.changed(names, epoch);
+    this.#find(typeUrl)?.changed(names, epoch);
   }
 
   /** After all `changed` of one batch. */
@@ -117,10 +124,11 @@ export class ClientSession {
         break;
       }
       const laterBusy = this.#types.slice(index + 1).some((later) => (later.subscribed ? !later.idle : this.#awaitsSiblings));
-      if (type.hasRemovals && laterBusy && !this.#removalsDue) this.#startPatience();
+      const removalBarrier = this.#removalsDue ? Number.POSITIVE_INFINITY : laterBusy ? Number.NEGATIVE_INFINITY : barrier;
+      if (type.hasRemovals && removalBarrier < Number.POSITIVE_INFINITY) this.#startPatience();
       const stale = this.#environment.stale(type.source.typeUrl);
       const oldest = type.unsettled;
-      const batch = type.take({ barrier, removalsAllowed: !laterBusy || this.#removalsDue, stale });
+      const batch = type.take({ barrier, removalBarrier, stale });
       if (batch !== undefined) this.#send(type, batch, oldest);
       barrier = Math.min(barrier, type.unsettled);
     }
@@ -132,12 +140,12 @@ export class ClientSession {
     const { typeUrl } = type.source;
     const nonce = String(++this.#nonce);
     type.sent(nonce, batch, epoch);
-    this.#deadlines.set(
-      type,
-      clock.schedule(limits.answerTimeoutMs, () => this.#hooks.end("answer-timeout")),
-    );
-    this.#record(typeUrl, { sentNonce: nonce, sentAt: clock.now() });
-    this.#hooks.send({
+    if (typeUrl === clusterTypeUrl)
+      this.#find(endpointTypeUrl)?.repeat(
+        batch.resources.map(({ name }) => name),
+        epoch,
+      );
+    const sent = this.#hooks.send({
       typeUrl,
       nonce,
       systemVersionInfo: String(currentEpoch()),
@@ -152,6 +160,22 @@ export class ClientSession {
       removedResources: batch.removed,
       controlPlane: { identifier },
     });
+    if (!sent) {
+      type.answered(acknowledgement({ typeUrl, nonce }));
+      return;
+    }
+    if (this.#closed) return;
+    this.#deadlines.set(
+      type,
+      clock.schedule(limits.answerTimeoutMs, () => this.#hooks.end("answer-timeout")),
+    );
+    const rejected = new Map(this.#status.get(typeUrl)?.rejected);
+    for (const name of batch.removed) rejected.delete(name);
+    this.#record(typeUrl, { sentNonce: nonce, sentAt: clock.now(), rejected });
+  }
+
+  #find(typeUrl: string): TypeSession | undefined {
+    return this.#types.find(({ source }) => source.typeUrl === typeUrl);
   }
 
   #answer(type: TypeSession, request: DeltaDiscoveryRequest): void {
@@ -163,6 +187,7 @@ export class ClientSession {
     const rejected = new Map(this.#status.get(typeUrl)?.rejected);
     for (const name of answer.names) rejected.delete(name);
     if (answer.kind === "nack") {
+      this.#hooks.rejected(typeUrl);
       for (const [name, reason] of answer.rejected) if (rejected.size < maxRejectedKept) rejected.set(name, reason.slice(0, maxMessageKept));
       this.#record(typeUrl, { lastError: answer.message.slice(0, maxMessageKept), rejected });
     } else {

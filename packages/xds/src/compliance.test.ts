@@ -66,7 +66,7 @@ test("a bad resource is refused by name, the good ones beside it apply, and the 
   t.regex(status?.rejected.get("misnamed") ?? "", /calls itself/);
   t.not(status?.sentNonce, status?.ackedNonce);
   t.is(client?.nodeId, node.id);
-  t.deepEqual(client?.peer, { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: "node-1" });
+  t.deepEqual(client?.peer, { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: "node-1", scope: { kind: "node" } } as const);
 
   mesh.addresses.update({ delete: ["misnamed"], set: [{ name: "broken", body: Buffer.alloc(0) }] });
   mesh.addresses.update({ delete: ["broken"], set: [workloadResource(workload("better"))] });

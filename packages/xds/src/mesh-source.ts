@@ -73,8 +73,23 @@ export interface ResourceSource {
   subscribe(listener: (names: ReadonlySet<string>) => void): Disposable;
 }
 
+/** What a client may see. */
+export type XdsScope =
+  /** A node's proxy: the whole mesh. */
+  | { readonly kind: "node" }
+  /** A waypoint, by `<namespace>/<name>` of its Gateway: the addresses of the mesh, and its own configuration. */
+  | { readonly kind: "waypoint"; readonly waypoint: string }
+  /** A proxyless gRPC client, and the namespace that its short names are of. */
+  | { readonly kind: "grpc"; readonly namespace: string };
+
+/** The sources of one scope, in push order: what must be known first comes first. Disposed when the last client of the scope left. */
+export interface ServedScope extends Disposable {
+  readonly sources: readonly ResourceSource[];
+}
+
 /** Who a client is, decided before its stream is accepted. */
 export interface XdsPeer {
   readonly identity: { readonly namespace: string; readonly serviceAccount: string };
   readonly node: string | undefined;
+  readonly scope: XdsScope;
 }

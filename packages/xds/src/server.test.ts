@@ -134,14 +134,14 @@ test("closing the server ends every stream as unavailable, also those it is stil
   t.is((await late.ended).code, status.UNAVAILABLE);
 });
 
-const peer = { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: undefined };
+const peer = { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: undefined, scope: { kind: "node" } } as const;
 
 /** A server, and clients of it that write bytes as they are. */
 async function start(t: ExecutionContext, options: Partial<XdsServerOptions> = {}) {
   const policies = new MutableResourceSource(authorizationTypeUrl);
   const addresses = new MutableResourceSource(addressTypeUrl);
   const server = createXdsServer({
-    sources: [policies, addresses],
+    openScope: () => ({ sources: [policies, addresses], [Symbol.dispose]: () => undefined }),
     authorize: async () => peer,
     clock: systemClock,
     log: silentLogger,

@@ -1,16 +1,16 @@
 /**
- * The delta discovery server: who may connect, what each client is told, and what each client answered (controller contract 6).
- * Delta only. The sources' order is the push order; see client-session.ts for why it matters.
+ * The discovery server: who may connect, what each client is told, and what each client answered (controller contract 6, waypoint
+ * contract 4). Both protocols, delta and state of the world, in one session each; see client-session.ts for the order of what is sent.
  */
-import type { AggregatedDiscoveryServiceServer, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node } from "@fairway/protocol";
+import type { AggregatedDiscoveryServiceServer, Node } from "@fairway/protocol";
 import { type Clock, errorCode, type Logger, MeshError, TaskGroup, type Watch, Watched } from "@fairway/runtime";
 import type { Metadata, ServerDuplexStream } from "@grpc/grpc-js";
 import { status } from "@grpc/grpc-js";
-import { type ChangeBatch, ChangeFeed } from "./change-feed.ts";
-import { ClientSession, type SessionEnvironment, type SessionLimits, type XdsTypeStatus } from "./client-session.ts";
-import type { ResourceSource, XdsPeer } from "./mesh-source.ts";
-
-type DeltaStream = ServerDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+import { ClientSession, type SessionLimits, type XdsTypeStatus } from "./client-session.ts";
+import type { ServedScope, XdsPeer, XdsScope } from "./mesh-source.ts";
+import { type OpenStream, openStream } from "./open-stream.ts";
+import { ScopeFeeds } from "./scope-feeds.ts";
+import { type Dialect, deltaDialect, SotwDialect } from "./sotw-dialect.ts";
 
 /** What a client says of itself; only `authorize` decides whether it is true. */
 export interface XdsNode {
@@ -35,14 +35,28 @@ export interface XdsServerLimits extends SessionLimits {
   readonly authorizationTimeoutMs: number;
 }
 
+/** What metrics count. */
+export interface XdsServerObserver {
+  /** A response was sent. */
+  readonly pushed?: (typeUrl: string) => void;
+  /** A client refused a response, or a part of it. */
+  readonly rejected?: (typeUrl: string) => void;
+  /** A request spoke of a response that is not the last one. */
+  readonly expiredNonce?: (typeUrl: string) => void;
+}
+
 export interface XdsServerOptions {
-  /** In push order: what must be known first comes first. */
-  readonly sources: readonly ResourceSource[];
+  /** Called for the first client of a scope. */
+  readonly openScope: (scope: XdsScope) => ServedScope;
   /**
    * Decides by the call's headers and what the client says of itself. A MeshError with the code XDS_PERMISSION_DENIED answers
    * PERMISSION_DENIED, anything else thrown UNAUTHENTICATED; the client is told no more than that, the log has the reason.
    */
-  authorize(request: { readonly metadata: Metadata; readonly node: XdsNode }, options: { signal: AbortSignal }): Promise<XdsPeer>;
+  authorize(
+    /** `address`: of the client's end of the connection, with its port. */
+    request: { readonly metadata: Metadata; readonly node: XdsNode; readonly address: string },
+    options: { signal: AbortSignal },
+  ): Promise<XdsPeer>;
   readonly clock: Clock;
   readonly log: Logger;
   /** New streams are refused until this is true. */
@@ -50,6 +64,7 @@ export interface XdsServerOptions {
   readonly debounceMs?: number;
   /** Sent as the control plane's identifier. */
   readonly identifier?: string;
+  readonly observer?: XdsServerObserver;
   readonly limits?: Partial<XdsServerLimits>;
 }
 
@@ -75,58 +90,49 @@ const statusIntervalMs = 100;
 interface Client {
   readonly session: ClientSession;
   readonly describe: () => XdsClientStatus;
-  readonly stream: OpenStream;
+  readonly leave: () => void;
 }
 
-/** One stream with its end: whoever ends it first wins, and everything that hangs on it is let go. */
-interface OpenStream {
-  readonly id: string;
-  readonly raw: DeltaStream;
-  /** Aborts when the stream ended. */
-  readonly gone: AbortSignal;
-  end(code: status, details: string): void;
+/** The first request of a stream, and the stream. */
+interface Opening<Request, Response> {
+  readonly stream: OpenStream;
+  readonly raw: ServerDuplexStream<Request, Response>;
+  readonly first: Request;
+  /** `served`: the type URLs that are answered. */
+  readonly dialect: (served: Iterable<string>) => Dialect<Request, Response>;
 }
 
 /** Nothing is sent before `ready`; the service may be added to a gRPC server at once. */
 export function createXdsServer(options: XdsServerOptions): XdsServer {
-  const server = new DeltaServer(options);
+  const server = new DiscoveryServer(options);
   return {
     service: {
-      deltaAggregatedResources: (stream) => server.open(stream),
-      streamAggregatedResources: (stream) => void stream.emit("error", { code: status.UNIMPLEMENTED, details: "only the delta protocol is served" }),
+      deltaAggregatedResources: (stream) => server.open(stream, () => deltaDialect),
+      streamAggregatedResources: (stream) => server.open(stream, (served) => new SotwDialect(served)),
     },
     clients: server.status,
     [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   };
 }
 
-class DeltaServer implements AsyncDisposable {
+class DiscoveryServer implements AsyncDisposable {
   readonly #options: XdsServerOptions;
   readonly #limits: XdsServerLimits;
   readonly #clients = new Map<string, Client>();
   readonly #status = new Watched<ReadonlyMap<string, XdsClientStatus>>(new Map());
   readonly #tasks: TaskGroup;
-  readonly #feed: ChangeFeed;
-  readonly #environment: SessionEnvironment;
+  readonly #scopes: ScopeFeeds;
   /** Clients, and those that may become one. */
   readonly #streams = new Set<OpenStream>();
   #opened = 0;
   #publishing: Disposable | undefined;
 
   constructor(options: XdsServerOptions) {
-    const { clock, sources, debounceMs = defaultDebounceMs, identifier = "fairway" } = options;
+    const { clock, openScope, debounceMs = defaultDebounceMs } = options;
     this.#options = options;
     this.#limits = { ...defaultXdsServerLimits, ...options.limits };
     this.#tasks = new TaskGroup(options.log);
-    this.#feed = new ChangeFeed(sources, { clock, debounceMs, onBatch: (batch) => this.#distribute(batch) });
-    this.#environment = {
-      clock,
-      sources,
-      identifier,
-      limits: this.#limits,
-      stale: (typeUrl) => this.#feed.stale(typeUrl),
-      currentEpoch: () => this.#feed.epoch,
-    };
+    this.#scopes = new ScopeFeeds({ openScope, clock, debounceMs });
   }
 
   get status(): Watch<ReadonlyMap<string, XdsClientStatus>> {
@@ -134,9 +140,13 @@ class DeltaServer implements AsyncDisposable {
   }
 
   /** Takes a new stream: waits for its first request, authorizes it, serves it. */
-  open(raw: DeltaStream): void {
+  open<Request extends { readonly node: Node | undefined; readonly typeUrl: string }, Response>(
+    raw: ServerDuplexStream<Request, Response>,
+    dialect: Opening<Request, Response>["dialect"],
+  ): void {
     const { clock, log, ready } = this.#options;
-    const stream = this.#track(raw);
+    const stream = openStream(String(++this.#opened), raw, (ended) => this.#forget(ended));
+    this.#streams.add(stream);
     if (this.#tasks.signal.aborted || !ready.current) {
       stream.end(status.UNAVAILABLE, "server is not ready");
       return;
@@ -147,16 +157,13 @@ class DeltaServer implements AsyncDisposable {
     }
     const deadline = clock.schedule(this.#limits.authorizationTimeoutMs, () => stream.end(status.DEADLINE_EXCEEDED, "no request in time"));
     stream.gone.addEventListener("abort", () => deadline[Symbol.dispose](), { once: true });
-    raw.once("data", (first: DeltaDiscoveryRequest) => {
+    raw.once("data", (first: Request) => {
       raw.pause();
       this.#tasks.run("accepting a discovery client", async (closing) => {
         try {
-          const client = await this.#accept(stream, first, AbortSignal.any([stream.gone, closing]));
+          const node = await this.#authorize(stream, raw.metadata, first.node, AbortSignal.any([stream.gone, closing]));
           deadline[Symbol.dispose]();
-          if (client === undefined || stream.gone.aborted) return;
-          this.#clients.set(stream.id, client);
-          this.#publish();
-          this.#serve(client, first);
+          if (node !== undefined && !stream.gone.aborted) this.#serve({ stream, raw, first, dialect }, node);
         } catch (thrown) {
           log.error("a discovery stream failed", { error: MeshError.from(thrown, "XDS_STREAM_FAILED") });
           stream.end(status.INTERNAL, "the request could not be served");
@@ -166,52 +173,35 @@ class DeltaServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#feed[Symbol.dispose]();
     const closing = this.#tasks[Symbol.asyncDispose]();
     for (const stream of [...this.#streams]) stream.end(status.UNAVAILABLE, "server is shutting down");
+    this.#scopes[Symbol.dispose]();
     this.#publishing?.[Symbol.dispose]();
     await closing;
   }
 
-  #track(raw: DeltaStream): OpenStream {
-    const id = String(++this.#opened);
-    const gone = new AbortController();
-    const finish = (): void => {
-      if (gone.signal.aborted) return;
-      this.#streams.delete(stream);
-      gone.abort(new MeshError("XDS_CLIENT_GONE", "the client closed its stream"));
-      this.#clients.get(id)?.session.close();
-      if (this.#clients.delete(id)) this.#publish();
-    };
-    raw.on("error", finish);
-    raw.on("cancelled", finish);
-    raw.on("close", finish);
-    raw.on("end", () => {
-      finish();
-      raw.end();
-    });
-    const end = (code: status, details: string): void => {
-      if (gone.signal.aborted) return;
-      finish();
-      raw.emit("error", { code, details });
-    };
-    const stream: OpenStream = { id, raw, gone: gone.signal, end };
-    this.#streams.add(stream);
-    return stream;
+  #forget(stream: OpenStream): void {
+    this.#streams.delete(stream);
+    this.#clients.get(stream.id)?.leave();
+    if (this.#clients.delete(stream.id)) this.#publish();
   }
 
-  /** Authorizes the sender of `first`; undefined when it was refused. */
-  async #accept(stream: OpenStream, first: DeltaDiscoveryRequest, signal: AbortSignal): Promise<Client | undefined> {
-    const { authorize, clock, log } = this.#options;
-    if (first.node === undefined || first.node.id === "" || first.node.id.length > maxNodeIdLength) {
+  /** The node of the first request and who it is; undefined when it was refused. */
+  async #authorize(
+    stream: OpenStream,
+    metadata: Metadata,
+    claimed: Node | undefined,
+    signal: AbortSignal,
+  ): Promise<{ readonly node: XdsNode; readonly peer: XdsPeer } | undefined> {
+    const { authorize, log } = this.#options;
+    if (claimed === undefined || claimed.id.length > maxNodeIdLength) {
       stream.end(status.INVALID_ARGUMENT, "the first request must carry the node, with an id of ordinary length");
       return undefined;
     }
-    const node = nodeOf(first.node);
-    const address = stream.raw.getPeer();
-    let peer: XdsPeer;
+    const node = { id: claimed.id, metadata: claimed.metadata ?? {} };
+    const { address } = stream;
     try {
-      peer = await authorize({ metadata: stream.raw.metadata, node }, { signal });
+      return { node, peer: await authorize({ metadata, node, address }, { signal }) };
     } catch (thrown) {
       if (signal.aborted) return undefined;
       const denied = errorCode(thrown) === "XDS_PERMISSION_DENIED";
@@ -219,42 +209,65 @@ class DeltaServer implements AsyncDisposable {
       stream.end(denied ? status.PERMISSION_DENIED : status.UNAUTHENTICATED, denied ? "permission denied" : "authentication failure");
       return undefined;
     }
-    const connectedAt = clock.now();
-    const session = new ClientSession(
-      this.#environment,
-      {
-        send: (response) => stream.raw.write(response),
-        statusChanged: () => this.#publish(),
-        end: (reason) => {
-          log.warn("discovery client cut off", { node: node.id, address, reason });
-          if (reason === "answer-timeout") stream.end(status.ABORTED, "no answer to the last response in time");
-          else stream.end(status.RESOURCE_EXHAUSTED, "too many names subscribed");
-        },
-      },
-      { awaitsSiblings: meshProxy.test(node.id) },
-    );
-    const { namespace, serviceAccount } = peer.identity;
-    log.info("discovery client connected", { id: stream.id, node: node.id, address, serviceAccount: `${namespace}/${serviceAccount}` });
-    return { session, stream, describe: () => ({ nodeId: node.id, peer, address, connectedAt, types: new Map(session.types) }) };
   }
 
-  #serve({ session, stream }: Client, first: DeltaDiscoveryRequest): void {
+  #serve<Request extends { readonly typeUrl: string }, Response>(
+    { stream, raw, first, dialect }: Opening<Request, Response>,
+    { node, peer }: { readonly node: XdsNode; readonly peer: XdsPeer },
+  ): void {
+    const { clock, log, observer, identifier = "fairway" } = this.#options;
+    const { address } = stream;
+    let words: Dialect<Request, Response> = dialect([]);
+    const lease = this.#scopes.join(peer.scope, (facts) => {
+      words = dialect(facts.sources.map(({ typeUrl }) => typeUrl));
+      return new ClientSession(
+        { ...facts, clock, identifier, limits: this.#limits },
+        {
+          send: (response) => {
+            const message = words.write(response);
+            if (message === undefined) return false;
+            observer?.pushed?.(response.typeUrl);
+            raw.write(message);
+            return true;
+          },
+          rejected: (typeUrl) => observer?.rejected?.(typeUrl),
+          statusChanged: () => this.#publish(),
+          end: (reason) => {
+            log.warn("discovery client cut off", { node: node.id, address, reason });
+            if (reason === "answer-timeout") stream.end(status.ABORTED, "no answer to the last response in time");
+            else stream.end(status.RESOURCE_EXHAUSTED, "too many names subscribed");
+          },
+        },
+        { awaitsSiblings: meshProxy.test(node.id) },
+      );
+    });
+    const { session } = lease;
+    const connectedAt = clock.now();
+    this.#clients.set(stream.id, {
+      session,
+      describe: () => ({ nodeId: node.id, peer, address, connectedAt, types: new Map(session.types) }),
+      leave: () => {
+        session.close();
+        lease[Symbol.dispose]();
+      },
+    });
+    this.#publish();
+    const { namespace, serviceAccount } = peer.identity;
+    log.info("discovery client connected", { id: stream.id, node: node.id, address, scope: peer.scope.kind, serviceAccount: `${namespace}/${serviceAccount}` });
     const unknown = new Set<string>();
-    const handle = (request: DeltaDiscoveryRequest): void => {
-      if (session.handle(request) || unknown.has(request.typeUrl) || unknown.size >= maxUnknownLogged) return;
+    const handle = (request: Request): void => {
+      const read = words.read(request);
+      if (read === "stale") {
+        observer?.expiredNonce?.(request.typeUrl);
+        return;
+      }
+      if (session.handle(read) || unknown.has(request.typeUrl) || unknown.size >= maxUnknownLogged) return;
       unknown.add(request.typeUrl);
-      this.#options.log.debug("a type that is not served was asked for", { typeUrl: request.typeUrl.slice(0, maxLoggedName) });
+      log.debug("a type that is not served was asked for", { typeUrl: request.typeUrl.slice(0, maxLoggedName) });
     };
     handle(first);
-    stream.raw.on("data", handle);
-    stream.raw.resume();
-  }
-
-  #distribute({ epoch, names }: ChangeBatch): void {
-    for (const { session } of [...this.#clients.values()]) {
-      for (const [typeUrl, changed] of names) session.changed(typeUrl, changed, epoch);
-      session.flush();
-    }
+    raw.on("data", handle);
+    raw.resume();
   }
 
   /** Status of all clients at most ten times a second, however many answers come. */
@@ -271,7 +284,3 @@ const meshProxy = /^(?:ztunnel|waypoint)~/;
 const maxNodeIdLength = 1_024;
 const maxUnknownLogged = 8;
 const maxLoggedName = 200;
-
-function nodeOf({ id, metadata }: Node): XdsNode {
-  return { id, metadata: metadata ?? {} };
-}

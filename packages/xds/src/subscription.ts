@@ -106,12 +106,13 @@ export class Subscription {
   }
 }
 
-/** An ACK for a type nobody subscribed to (ztunnel contract 3.4). */
-export function acknowledgement({ typeUrl, nonce }: DeltaDiscoveryResponse): DeltaDiscoveryRequest {
+/** An ACK, also for a type nobody subscribed to (ztunnel contract 3.4). */
+export function acknowledgement({ typeUrl, nonce }: Pick<DeltaDiscoveryResponse, "typeUrl" | "nonce">): DeltaDiscoveryRequest {
   return { ...emptyRequest(typeUrl), responseNonce: nonce };
 }
 
-function emptyRequest(typeUrl: string): DeltaDiscoveryRequest {
+/** A request that says nothing but its type. */
+export function emptyRequest(typeUrl: string): DeltaDiscoveryRequest {
   return {
     node: undefined,
     typeUrl,

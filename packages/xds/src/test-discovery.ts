@@ -20,7 +20,7 @@ export const node: NodeIdentity = ztunnelNode({
 /** For what should take no time. */
 export const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
 
-export const peer: XdsPeer = { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: "node-1" };
+export const peer: XdsPeer = { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: "node-1", scope: { kind: "node" } };
 
 export async function until(view: XdsMeshView, accept: (snapshot: Snapshot) => boolean): Promise<void> {
   await view.changes.until(({ snapshot }) => accept(snapshot), soon());
@@ -43,7 +43,7 @@ export async function start(t: ExecutionContext, options: Partial<XdsServerOptio
   let running: { xds: XdsServer; server: TestServer } | undefined;
   const open = async (port?: number): Promise<{ xds: XdsServer; server: TestServer }> => {
     const xds = createXdsServer({
-      sources: [policies, addresses],
+      openScope: () => ({ sources: [policies, addresses], [Symbol.dispose]: () => undefined }),
       authorize: async () => peer,
       clock: systemClock,
       log: silentLogger,

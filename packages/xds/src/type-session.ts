@@ -36,6 +36,10 @@ export class TypeSession {
   #owed = false;
   readonly #upserts: Pending = new Map();
   readonly #removals: Pending = new Map();
+  /** To be sent again once they are asked for, whatever the client kept of them. */
+  readonly #expected = new Set<string>();
+  /** Asked for, and not there: said at once, because nobody can depend on what never was. */
+  readonly #absent = new Set<string>();
   #inFlight: InFlight | undefined;
 
   constructor(source: ResourceSource) {
@@ -56,7 +60,14 @@ export class TypeSession {
 
   /** Nothing to say and nothing unanswered. */
   get idle(): boolean {
-    return this.#inFlight === undefined && this.#fullFrom === undefined && !this.#owed && this.#upserts.size === 0 && this.#removals.size === 0;
+    return (
+      this.#inFlight === undefined &&
+      this.#fullFrom === undefined &&
+      !this.#owed &&
+      this.#upserts.size === 0 &&
+      this.#removals.size === 0 &&
+      this.#absent.size === 0
+    );
   }
 
   /** The oldest epoch of an upsert the client has not answered yet; infinite when there is none. */
@@ -76,6 +87,8 @@ export class TypeSession {
       this.subscribed = true;
       this.#owed = true;
       this.#retained = new Map(initialResourceVersions);
+      for (const name of this.#expected) this.#retained.delete(name);
+      this.#expected.clear();
       // "*" together with its own removal means: subscribe to nothing yet (ztunnel contract 3.3).
       const onDemand = resourceNamesUnsubscribe.includes("*");
       this.#wildcard = !onDemand && (resourceNamesSubscribe.length === 0 || resourceNamesSubscribe.includes("*"));
@@ -88,7 +101,7 @@ export class TypeSession {
     for (const name of resourceNamesSubscribe) if (name !== "*") this.#ask(name, epoch);
     for (const name of resourceNamesUnsubscribe) {
       if (name === "*") this.#wildcard = false;
-      else this.#forget(name);
+      else this.#forget(name, epoch);
     }
     return this.#names.size <= maxNames;
   }
@@ -103,12 +116,22 @@ export class TypeSession {
     }
   }
 
+  /** Sends `names` again although they did not change, where the client subscribed to them: it waits for them (waypoint contract 4.4). */
+  repeat(names: Iterable<string>, epoch: number): void {
+    for (const name of names) {
+      if (!this.subscribed) this.#expected.add(name);
+      if (this.source.get(name) === undefined || !this.subscribed || !this.#concerns(name)) continue;
+      this.#retained.delete(name);
+      if (!this.#upserts.has(name) && this.#fullFrom === undefined) this.#queue(name, epoch);
+    }
+  }
+
   /**
-   * Takes what may be sent now: upserts older than `barrier`, and removals when `removalsAllowed`, except `stale` names, which
+   * Takes what may be sent now: upserts older than `barrier`, and removals older than `removalBarrier`, except `stale` names, which
    * changed again and will be queued with a later epoch. A full state is never taken with holes: it waits for the stale names.
    * Undefined when there is nothing to send, or an answer is awaited.
    */
-  take({ barrier, removalsAllowed, stale }: { barrier: number; removalsAllowed: boolean; stale: ReadonlySet<string> }): TypeBatch | undefined {
+  take({ barrier, removalBarrier, stale }: { barrier: number; removalBarrier: number; stale: ReadonlySet<string> }): TypeBatch | undefined {
     if (!this.subscribed || this.#inFlight !== undefined) return undefined;
     if (this.#fullFrom !== undefined) {
       if (this.#fullFrom >= barrier || stale.size > 0) return undefined;
@@ -122,12 +145,15 @@ export class TypeSession {
       if (resource !== undefined && this.#retained.get(resource.name) !== resource.version) resources.push(resource);
     }
     const removed: string[] = [];
-    if (removalsAllowed) {
-      for (const name of this.#removals.keys()) {
-        if (stale.has(name)) continue;
-        this.#removals.delete(name);
-        removed.push(name);
-      }
+    for (const name of this.#absent) {
+      if (stale.has(name)) continue;
+      this.#absent.delete(name);
+      removed.push(name);
+    }
+    for (const [name, epoch] of this.#removals) {
+      if (epoch >= removalBarrier || stale.has(name)) continue;
+      this.#removals.delete(name);
+      removed.push(name);
     }
     if (resources.length === 0 && removed.length === 0 && !(this.#owed && this.#upserts.size === 0)) return undefined;
     this.#owed = false;
@@ -150,28 +176,40 @@ export class TypeSession {
     return { kind: "nack", names, message: errorDetail.message, rejected: rejectedNames(errorDetail.message, names) };
   }
 
-  #forget(name: string): void {
-    this.#names.delete(name);
-    if (this.#wildcard) return;
+  /** A name that everything covers as well is answered: the client wants to know what it still holds under it (waypoint contract 4.3). */
+  #forget(name: string, epoch: number): void {
+    const named = this.#names.delete(name);
+    if (this.#wildcard) {
+      if (named) this.#answerFor(name, epoch);
+      return;
+    }
     this.#upserts.delete(name);
     this.#removals.delete(name);
+    this.#absent.delete(name);
   }
 
   #ask(name: string, epoch: number): void {
     this.#names.add(name);
-    this.#owed = true;
     let found = false;
     for (const resource of this.source.matching(name)) {
       found = true;
       this.#names.add(resource.name);
-      this.#queue(resource.name, epoch);
+      this.#answerFor(resource.name, epoch);
     }
-    if (!found) this.#queue(name, epoch);
+    if (!found) this.#answerFor(name, epoch);
+  }
+
+  #answerFor(name: string, epoch: number): void {
+    this.#owed = true;
+    const held = this.#removals.has(name) || (this.#retained.get(name) ?? "") !== "";
+    if (this.source.get(name) === undefined && !held) this.#absent.add(name);
+    else this.#queue(name, epoch);
   }
 
   #queue(name: string, epoch: number): void {
     this.#upserts.delete(name);
     this.#removals.delete(name);
+    this.#absent.delete(name);
     (this.source.get(name) === undefined ? this.#removals : this.#upserts).set(name, epoch);
   }
 
