@@ -15,7 +15,7 @@ import test, { type ExecutionContext } from "ava";
 import { type Controller, startController } from "./app.ts";
 import { readConfig } from "./config.ts";
 import { FakeKube } from "./fake-kube.ts";
-import { namespace, pod, policy, service } from "./fixtures.ts";
+import { gateway, namespace, pod, policy, service } from "./fixtures.ts";
 
 const never = new AbortController().signal;
 const web = parseSpiffeId("spiffe://cluster.local/ns/shop/sa/web");
@@ -119,6 +119,30 @@ test("who is not one of the mesh's own, or says to be on another node, watches n
     t.deepEqual(responses, []);
     close();
   }
+});
+
+test("a waypoint is told the addresses and no policies of others; a pod that only looks like one is told nothing", async (t) => {
+  const kube = cluster();
+  const labels = { "gateway.networking.k8s.io/gateway-name": "wp", "gateway.istio.io/managed": "istio.io-mesh-controller" };
+  kube.set(resources.gateways, gateway("wp"));
+  kube.set(resources.pods, pod("wp-1", { metadata: { labels }, spec: { nodeName: "n1", serviceAccountName: "wp" } }));
+  kube.set(resources.pods, pod("fake", { metadata: { labels }, spec: { nodeName: "n1", serviceAccountName: "web" } }));
+  kube.tokens.set("waypoint", { namespace: "shop", serviceAccount: "wp", podName: "wp-1", podUid: "uid-wp-1" });
+  kube.tokens.set("fake", { namespace: "shop", serviceAccount: "web", podName: "fake", podUid: "uid-fake" });
+  const controller = await start(t, kube);
+  const root = await rootOf(kube);
+  const waypoint = await discover(controller, root, "waypoint", { NAMESPACE: "shop", SERVICE_ACCOUNT: "wp", NODE_NAME: "n1" });
+  waypoint.failure.catch(() => undefined);
+  t.teardown(waypoint.close);
+  await until(() => waypoint.responses.length >= 1);
+  t.deepEqual(
+    waypoint.responses.map(({ typeUrl }) => typeUrl),
+    [addressTypeUrl],
+  );
+  const fake = await discover(controller, root, "fake", { NAMESPACE: "shop" });
+  t.teardown(fake.close);
+  const permissionDenied = 7;
+  t.is((await fake.failure).code, permissionDenied);
 });
 
 test("a ztunnel is given the certificate of its node's pod, by the CA that is stored", async (t) => {

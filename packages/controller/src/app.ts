@@ -26,17 +26,19 @@ import { CallerReview } from "./callers.ts";
 import { logComplaints } from "./complaints.ts";
 import type { Config } from "./config.ts";
 import { debugRoutes } from "./debug.ts";
-import { discoveryAuthorizer, followRejections } from "./discovery.ts";
+import { discoveryAuthorizer } from "./discovery.ts";
 import { type Inputs, inputNames, openInputs } from "./inputs.ts";
 import { deriveMesh } from "./mesh.ts";
 import { createControllerMetrics } from "./metrics.ts";
 import type { NodeFacts } from "./node-authorization.ts";
 import { publish } from "./publish.ts";
+import { followRejections } from "./rejections.ts";
 import { distributeRoots } from "./root-distribution.ts";
 import { serverNames, serveWith } from "./serving.ts";
 import { Signing } from "./sign.ts";
 import { writeStatus } from "./status.ts";
 import { untilAborted } from "./until-aborted.ts";
+import { shortType } from "./xds-types.ts";
 
 export interface ControllerOptions {
   readonly config: Config;
@@ -86,7 +88,18 @@ export async function startController(options: ControllerOptions, signal: AbortS
   const callers = new CallerReview({ client, audiences: config.tokenAudiences, clock });
   const facts = nodeFacts(inputs, config);
   const xds = opening.use(
-    createXdsServer({ sources: publication.sources, authorize: discoveryAuthorizer(callers, facts), clock, log: log.scope("xds"), ready: new Watched(true) }),
+    createXdsServer({
+      openScope: (scope) => publication.openScope(scope),
+      authorize: discoveryAuthorizer(callers, facts),
+      clock,
+      log: log.scope("xds"),
+      ready: new Watched(true),
+      observer: {
+        pushed: (typeUrl) => metrics.xdsPushes.inc({ type: shortType(typeUrl) }),
+        rejected: (typeUrl) => metrics.xdsRejects.inc({ type: shortType(typeUrl) }),
+        expiredNonce: (typeUrl) => metrics.xdsExpiredNonces.inc({ type: shortType(typeUrl) }),
+      },
+    }),
   );
   const { rejections } = opening.use(followRejections(xds.clients, { log, metrics }));
   const signing = new Signing({
@@ -177,6 +190,7 @@ function nodeFacts(inputs: Inputs, { settings, trustedNodeAccounts }: Config): N
     pod: (namespace, name) => inputs.pods.get(`${namespace}/${name}`),
     podsOf: (node, namespace, serviceAccount) => byAccount.lookup(accountOnNode(node, namespace, serviceAccount)),
     namespace: (name) => inputs.namespaces.get(name),
+    gateway: (namespace, name) => inputs.gateways.get(`${namespace}/${name}`),
     trustDomain: settings.trustDomain,
     trustedNodeAccounts,
   };

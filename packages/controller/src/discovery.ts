@@ -1,23 +1,19 @@
-/** Who may watch the mesh, and what its watchers said against it (controller contract 6.2, architecture 7.4). */
-import { MutableCollection } from "@fairway/kube";
-import { authorizationTypeUrl } from "@fairway/protocol";
-import { type Logger, MeshError, type Watch } from "@fairway/runtime";
-import type { XdsClientStatus, XdsPeer, XdsServerOptions } from "@fairway/xds";
-import type { CallerReview } from "./callers.ts";
-import type { ControllerMetrics } from "./metrics.ts";
-import { authorizeIdentity, type NodeFacts } from "./node-authorization.ts";
-import type { Rejection } from "./status.ts";
+/** Who may watch the mesh, and how much of it (controller contract 6.2, architecture 7.4). */
+import { MeshError } from "@fairway/runtime";
+import type { XdsPeer, XdsScope, XdsServerOptions } from "@fairway/xds";
+import type { Caller, CallerReview } from "./callers.ts";
+import { authorizeIdentity, type NodeFacts, waypointOf } from "./node-authorization.ts";
 
 /**
- * Only the mesh's own node proxies, proven by their token, each as the node its pod runs on. What a client says of itself must
- * agree with that (namespace, service account, node), so that nobody is served as somebody else.
+ * Only the mesh's own proxies, proven by their token, each as the node its pod runs on: ztunnels watch everything, a waypoint its own
+ * configuration. What a client says of itself must agree with that (namespace, service account, node), so that nobody is served as
+ * somebody else.
  */
 export function discoveryAuthorizer(callers: CallerReview, facts: NodeFacts): XdsServerOptions["authorize"] {
   return async ({ metadata, node }): Promise<XdsPeer> => {
     const caller = await callers.authenticate(metadata.get("authorization")[0]?.toString());
     const { namespace, serviceAccount } = caller;
-    const account = `${namespace}/${serviceAccount}`;
-    if (!facts.trustedNodeAccounts.has(account)) throw denied(`${account} is not one of the mesh's own service accounts`);
+    const scope = scopeOf(caller, facts);
     const verdict = authorizeIdentity(caller, undefined, facts);
     if (!verdict.allowed) throw denied(verdict.reason);
     const claims = [
@@ -30,43 +26,17 @@ export function discoveryAuthorizer(callers: CallerReview, facts: NodeFacts): Xd
       if (claimed !== undefined && claimed !== "" && claimed !== proven)
         throw denied(`the client says that its ${key} is ${JSON.stringify(claimed)}, but it is ${proven}`);
     }
-    return { identity: { namespace, serviceAccount }, node: verdict.node };
+    return { identity: { namespace, serviceAccount }, node: verdict.node, scope };
   };
 }
 
-/** The policies that connected proxies refuse, kept up to date. Dispose to stop. */
-export function followRejections(
-  clients: Watch<ReadonlyMap<string, XdsClientStatus>>,
-  { log, metrics }: { log: Logger; metrics: ControllerMetrics },
-): { rejections: MutableCollection<Rejection> } & Disposable {
-  const rejections = new MutableCollection<Rejection>(({ name }) => name);
-  const update = (current: ReadonlyMap<string, XdsClientStatus>): void => {
-    metrics.xdsClients.set(current.size);
-    const found = collectRejections(current.values());
-    const gone = [...rejections.entries()].map(([name]) => name).filter((name) => !found.has(name));
-    if (gone.length > 0) rejections.delete(...gone);
-    for (const [name, rejection] of found) {
-      const known = rejections.get(name);
-      if (known?.message === rejection.message && known.proxies === rejection.proxies) continue;
-      if (known === undefined) metrics.xdsRejects.inc({ type: "authorization" });
-      log.warn("a policy was rejected", { policy: name, proxies: rejection.proxies, message: rejection.message });
-      rejections.set(rejection);
-    }
-  };
-  const subscription = clients.subscribe(update);
-  return { rejections, [Symbol.dispose]: () => subscription[Symbol.dispose]() };
-}
-
-/** By policy, over all clients. */
-export function collectRejections(clients: Iterable<XdsClientStatus>): ReadonlyMap<string, Rejection> {
-  const found = new Map<string, Rejection>();
-  for (const { types } of clients) {
-    for (const [name, message] of types.get(authorizationTypeUrl)?.rejected ?? []) {
-      const known = found.get(name);
-      found.set(name, { name, message: known?.message ?? message, proxies: (known?.proxies ?? 0) + 1 });
-    }
-  }
-  return found;
+/** What the caller may see; the token decides, whatever the client says that it is. */
+function scopeOf(caller: Caller, facts: NodeFacts): XdsScope {
+  const account = `${caller.namespace}/${caller.serviceAccount}`;
+  if (facts.trustedNodeAccounts.has(account)) return { kind: "node" };
+  const waypoint = waypointOf(caller, facts);
+  if ("refused" in waypoint) throw denied(`${account} is neither one of the mesh's own service accounts nor that of a waypoint: ${waypoint.refused}`);
+  return { kind: "waypoint", waypoint: waypoint.key };
 }
 
 function denied(why: string): MeshError {

@@ -24,6 +24,7 @@ export const label = {
 export const annotation = {
   dryRun: "istio.io/dry-run",
   forServiceAccount: "istio.io/for-service-account",
+  gatewayServiceAccount: "gateway.istio.io/service-account",
   inboundBinding: "ambient.istio.io/waypoint-inbound-binding",
   redirection: "ambient.istio.io/redirection",
   serviceAccount: "gateway.istio.io/service-account",

@@ -3,7 +3,7 @@
  * the trust domain must be ours, and the pod that the certificate is for must run on the caller's node, have a network of its own,
  * not have ended, and be enrolled or selected for it.
  */
-import type { Namespace, Pod } from "@fairway/kube";
+import type { GatewayObject, Namespace, Pod } from "@fairway/kube";
 import { type Identity, type SpiffeId, spiffeId, tryParseSpiffeId } from "@fairway/model";
 import type { Caller } from "./callers.ts";
 import { annotation, label, noLabels } from "./labels.ts";
@@ -13,6 +13,7 @@ export interface NodeFacts {
   /** Pods of a service account on a node. */
   podsOf(node: string, namespace: string, serviceAccount: string): readonly Pod[];
   namespace(name: string): Namespace | undefined;
+  gateway(namespace: string, name: string): GatewayObject | undefined;
   readonly trustDomain: string;
   /** `namespace/name`. */
   readonly trustedNodeAccounts: ReadonlySet<string>;
@@ -51,6 +52,28 @@ function authorizeOnNode(identity: Identity, node: string, facts: NodeFacts): Au
   if (alive.length === 0) return refuse(`every pod of ${named} on node ${node} has ended or uses the host's network`, true);
   const enrolled = alive.some((pod) => isEnrolled(pod, facts.namespace(identity.namespace)));
   return enrolled ? { allowed: true, identity: spiffeId(identity), node } : refuse(`no pod of ${named} on node ${node} is enrolled in the mesh`, true);
+}
+
+/**
+ * The waypoint that the caller's pod is one of, by `<namespace>/<name>` of its Gateway, or why it is none. The pod must be one that was
+ * deployed for the Gateway, and run as the Gateway's service account: labels alone anybody may write who may create a pod.
+ */
+export function waypointOf(caller: Caller, facts: NodeFacts): { readonly key: string } | { readonly refused: string } {
+  const own = callerPod(caller, facts);
+  if ("refused" in own) return { refused: own.refused };
+  const { namespace } = caller;
+  const named = `pod ${namespace}/${own.pod.metadata.name}`;
+  const labels = own.pod.metadata.labels ?? noLabels;
+  const name = labels[label.gatewayName] ?? "";
+  if (name === "") return { refused: `${named} carries no label ${label.gatewayName}` };
+  if ((labels[label.gatewayManaged] ?? "") === "") return { refused: `${named} carries no label ${label.gatewayManaged}` };
+  const gateway = facts.gateway(namespace, name);
+  if (gateway === undefined) return { refused: `${named} is of Gateway ${namespace}/${name}, which does not exist` };
+  const account = gateway.metadata.annotations?.[annotation.gatewayServiceAccount] ?? name;
+  if (caller.serviceAccount !== account) {
+    return { refused: `${named} runs as ${caller.serviceAccount}; Gateway ${namespace}/${name} runs as ${account}` };
+  }
+  return { key: `${namespace}/${name}` };
 }
 
 /** Captured, about to be, or selected for it: certificates are fetched while the pod is being enrolled (controller contract 1.2). */

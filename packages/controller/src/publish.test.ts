@@ -13,12 +13,13 @@ function setUp() {
   inputs.authorizationPolicies.set(policy("p", { selector: { matchLabels: { app: "web" } }, rules: [{}] }));
   const mesh = deriveMesh(inputs, testSettings);
   const publication = publish({ mesh, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
-  const [authorizations, addresses] = publication.sources;
+  const { sources } = publication.openScope({ kind: "node" });
+  const [authorizations, addresses] = sources;
   if (authorizations === undefined || addresses === undefined) throw new Error("two sources are expected");
   const changed: string[] = [];
   authorizations.subscribe((names) => changed.push(...names));
   addresses.subscribe((names) => changed.push(...names));
-  return { inputs, authorizations, addresses, changed, publication };
+  return { inputs, authorizations, addresses, changed, sources };
 }
 
 test("everything is there from the start, under its name and its other names", (t) => {
@@ -51,8 +52,8 @@ test("a service that becomes an ExternalName leaves, and with it the membership 
 });
 
 test("a policy and the workloads that refer to it change in the same moment, policies being the first source", (t) => {
-  const { inputs, authorizations, addresses, publication } = setUp();
-  t.is(publication.sources[0]?.typeUrl, "type.googleapis.com/istio.security.Authorization");
+  const { inputs, authorizations, addresses, sources } = setUp();
+  t.is(sources[0]?.typeUrl, "type.googleapis.com/istio.security.Authorization");
   inputs.peerAuthentications.set(peerAuthentication("default", { mtls: { mode: "STRICT" } }));
   t.truthy(authorizations.get("fairway-system/istio_converted_static_strict"));
   const decoded = decodeAddress(addresses.get("Kubernetes//Pod/shop/api")?.body ?? new Uint8Array());
@@ -63,7 +64,8 @@ test("a trust domain of one's own is on the wire", (t) => {
   const inputs = testInputs();
   inputs.pods.set(pod("web"));
   const mesh = deriveMesh(inputs, { ...testSettings, trustDomain: "example.org" });
-  const { sources } = publish({ mesh, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
+  const publication = publish({ mesh, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
+  const { sources } = publication.openScope({ kind: "node" });
   const decoded = decodeAddress(sources[1]?.get("Kubernetes//Pod/shop/web")?.body ?? new Uint8Array());
   t.is(decoded.kind === "workload" ? decoded.workload.trustDomain : undefined, "example.org");
 });

@@ -6,17 +6,20 @@ import type { Collection, CollectionEvent } from "@fairway/kube";
 import { type AuthorizationPolicy, policyKey, type Service, serviceKey, type Workload } from "@fairway/model";
 import { addressTypeUrl, authorizationTypeUrl, encodeAuthorization, encodeService, encodeWorkload, serviceAliases, workloadAliases } from "@fairway/protocol";
 import { type Logger, MeshError } from "@fairway/runtime";
-import { MutableResourceSource, type ResourceContent, type ResourceSource } from "@fairway/xds";
+import { MutableResourceSource, type ResourceContent, type ServedScope, type XdsScope } from "@fairway/xds";
 import type { Mesh } from "./mesh.ts";
 import type { ControllerMetrics } from "./metrics.ts";
+import type { WaypointPublication } from "./waypoint-publication.ts";
+import { shortType } from "./xds-types.ts";
 
 export interface Publication extends Disposable {
-  /** In push order: policies first (architecture 7.1). */
-  readonly sources: readonly ResourceSource[];
+  /** In push order: to nodes policies first (architecture 7.1), to a waypoint the addresses and then what it alone is told. */
+  openScope(scope: XdsScope): ServedScope;
 }
 
 export interface PublishOptions {
   readonly mesh: Pick<Mesh, "workloads" | "services" | "policies">;
+  readonly waypoints?: Pick<WaypointPublication, "open">;
   readonly log: Logger;
   readonly metrics: ControllerMetrics;
 }
@@ -41,7 +44,7 @@ const policyKind: Kind<AuthorizationPolicy> = {
 };
 
 /** Publishes what is there now, and then every change. The caller waits until all inputs are in sync: a ztunnel must never see half a mesh. */
-export function publish({ mesh, log, metrics }: PublishOptions): Publication {
+export function publish({ mesh, waypoints, log, metrics }: PublishOptions): Publication {
   const addresses = new MutableResourceSource(addressTypeUrl);
   const authorizations = new MutableResourceSource(authorizationTypeUrl);
   const publishing = { log, metrics };
@@ -50,8 +53,14 @@ export function publish({ mesh, log, metrics }: PublishOptions): Publication {
     follow(mesh.services, serviceKind, addresses, publishing),
     follow(mesh.workloads, workloadKind, addresses, publishing),
   ];
+  const everybody = (...sources: readonly MutableResourceSource[]): ServedScope => ({ sources, [Symbol.dispose]: () => undefined });
   return {
-    sources: [authorizations, addresses],
+    openScope(scope) {
+      if (scope.kind === "node") return everybody(authorizations, addresses);
+      if (scope.kind === "grpc") return everybody();
+      const own = waypoints?.open(scope.waypoint);
+      return own === undefined ? everybody(addresses) : { sources: [addresses, ...own.sources], [Symbol.dispose]: () => own[Symbol.dispose]() };
+    },
     [Symbol.dispose]: () => {
       for (const subscription of subscriptions) subscription[Symbol.dispose]();
     },
@@ -64,7 +73,7 @@ function follow<T>(
   source: MutableResourceSource,
   { log, metrics }: { log: Logger; metrics: ControllerMetrics },
 ): Disposable {
-  const type = source.typeUrl.slice(source.typeUrl.lastIndexOf(".") + 1).toLowerCase();
+  const type = shortType(source.typeUrl);
   const update = (batch: Parameters<MutableResourceSource["update"]>[0]): void => {
     const changed = source.update(batch);
     metrics.published.inc({ type }, changed.size);

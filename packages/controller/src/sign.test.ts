@@ -32,6 +32,7 @@ function setUp() {
       podsOf: (node, namespace, account) =>
         [...pods.list()].filter(({ metadata, spec }) => metadata.namespace === namespace && spec?.nodeName === node && spec.serviceAccountName === account),
       namespace: () => undefined,
+      gateway: () => undefined,
       trustDomain: "cluster.local",
       trustedNodeAccounts: new Set(["fairway-system/ztunnel"]),
     },

@@ -1,10 +1,12 @@
 import { type AuthorizationPolicyObject, MutableCollection, resources } from "@fairway/kube";
+import { authorizationTypeUrl } from "@fairway/protocol";
 import { ManualClock, silentLogger } from "@fairway/runtime";
 import test from "ava";
 import { FakeKube } from "./fake-kube.ts";
 import { gateway, peerAuthentication, policy, service, testInputs, testSettings } from "./fixtures.ts";
 import { deriveMesh } from "./mesh.ts";
-import { type Rejection, type TargetFacts, waypointCondition, writeStatus } from "./status.ts";
+import { type Rejection, rejectionKey } from "./rejections.ts";
+import { type TargetFacts, waypointCondition, writeStatus } from "./status.ts";
 
 const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
 
@@ -16,7 +18,7 @@ function setUp() {
     services: kube.store(resources.services),
     peerAuthentications: kube.store(resources.peerAuthentications),
   };
-  const rejections = new MutableCollection<Rejection>(({ name }) => name);
+  const rejections = new MutableCollection<Rejection>(rejectionKey);
   const leading = new AbortController();
   const run = () =>
     writeStatus(
@@ -56,7 +58,7 @@ test("what a ztunnel rejects surfaces on the policy, and goes when it is accepte
   const { kube, rejections, leading, run, conditions } = setUp();
   kube.set(resources.authorizationPolicies, policy("p", { rules: [{}] }, { generation: 1 }));
   const running = run();
-  rejections.set({ name: "shop/p", message: "I do not understand", proxies: 2 });
+  rejections.set({ typeUrl: authorizationTypeUrl, waypoint: undefined, name: "shop/p", message: "I do not understand", proxies: 2 });
   await settle();
   t.deepEqual(conditions(kube.store(resources.authorizationPolicies).get("shop/p")), [["ZtunnelAccepted", "False", "Rejected", 1]]);
   rejections.delete("shop/p");

@@ -17,18 +17,10 @@ import type { Clock, Logger } from "@fairway/runtime";
 import type { Inputs } from "./inputs.ts";
 import type { Mesh } from "./mesh.ts";
 import { hasTargets, type PolicyOutcome, unreadableIn } from "./policies.ts";
+import type { Rejection } from "./rejections.ts";
 import { listProblems } from "./unknown-fields.ts";
 import { untilAborted } from "./until-aborted.ts";
 import type { Binding, Waypoint } from "./waypoints.ts";
-
-/** What proxies said against a resource. */
-export interface Rejection {
-  /** The resource's xDS name, which is the policy's key. */
-  readonly name: string;
-  readonly message: string;
-  /** How many proxies said so. */
-  readonly proxies: number;
-}
 
 export interface StatusOptions {
   readonly client: KubeClient;

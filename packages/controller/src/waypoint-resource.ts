@@ -12,6 +12,16 @@ export type WaypointResource = {
 );
 
 /** Unique among all resources of all waypoints. */
-export function waypointResourceKey({ waypoint, kind, value }: WaypointResource): string {
-  return `${waypoint}|${kind}|${kind === "endpoints" ? value.cluster : value.name}`;
+export function waypointResourceKey(resource: WaypointResource): string {
+  return waypointKey(resource.waypoint, resource.kind, waypointResourceName(resource));
+}
+
+/** The same of a resource that is known by its name only: a rejected one. */
+export function waypointKey(waypoint: string, kind: WaypointResource["kind"], name: string): string {
+  return `${waypoint}|${kind}|${name}`;
+}
+
+/** By which the waypoint knows it; unique in its waypoint and kind. */
+export function waypointResourceName({ kind, value }: WaypointResource): string {
+  return kind === "endpoints" ? value.cluster : value.name;
 }

@@ -2,6 +2,7 @@
 export { defaultMaxMessageBytes, type XdsConnection } from "./client.ts";
 export type { XdsTypeStatus } from "./client-session.ts";
 export type { ControlPlaneAccess } from "./control-plane-access.ts";
+export { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 export { readMeshFile, staticMeshView } from "./file-source.ts";
 export { parseMesh } from "./mesh-file.ts";
 export type { DecideOptions, MeshChange, MeshRelease, MeshView, ResourceSource, ServedResource, ServedScope, XdsPeer, XdsScope } from "./mesh-source.ts";
