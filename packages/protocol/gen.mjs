@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { FieldDescriptorProto_Type, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { FieldDescriptorProto_Label, FieldDescriptorProto_Type, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 
 /** File to the messages and enums of it that we read or write. */
 const kept = {
@@ -150,15 +150,14 @@ function trim({ file: files }) {
       for (const field of message.field) {
         field.options = undefined;
         if (field.typeName === "" || isKept(field.typeName) || entries.has(field.typeName)) continue;
-        if (field.type === types.MESSAGE && field.label !== 3 && field.oneofIndex === -1) field.proto3Optional = true;
+        // A oneof of its own is the only way to say of bytes whether they are there at all.
+        if (field.type === types.MESSAGE && field.label !== FieldDescriptorProto_Label.REPEATED && !Object.hasOwn(field, "oneofIndex")) {
+          field.proto3Optional = true;
+          field.oneofIndex = message.oneofDecl.length;
+          message.oneofDecl.push({ $typeName: "google.protobuf.OneofDescriptorProto", name: `_${field.name}` });
+        }
         field.type = field.type === types.ENUM ? types.INT32 : types.BYTES;
         field.typeName = "";
-      }
-      for (const field of message.field) {
-        // The only way to say of bytes whether they are there at all.
-        if (!field.proto3Optional) continue;
-        field.oneofIndex = message.oneofDecl.length;
-        message.oneofDecl.push({ $typeName: "google.protobuf.OneofDescriptorProto", name: `_${field.name}` });
       }
       for (const nested of message.nestedType) visit(nested, `${path}.${nested.name}`);
     };

@@ -60,7 +60,9 @@ function createBaseDoubleValue(): DoubleValue {
   return { value: 0, _unknownFields: {} };
 }
 
-export const DoubleValue: MessageFns<DoubleValue> = {
+export const DoubleValue: MessageFns<DoubleValue, "google.protobuf.DoubleValue"> = {
+  $type: "google.protobuf.DoubleValue" as const,
+
   encode(message: DoubleValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(9).double(message.value);
@@ -131,7 +133,9 @@ function createBaseFloatValue(): FloatValue {
   return { value: 0, _unknownFields: {} };
 }
 
-export const FloatValue: MessageFns<FloatValue> = {
+export const FloatValue: MessageFns<FloatValue, "google.protobuf.FloatValue"> = {
+  $type: "google.protobuf.FloatValue" as const,
+
   encode(message: FloatValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(13).float(message.value);
@@ -202,7 +206,9 @@ function createBaseInt64Value(): Int64Value {
   return { value: 0, _unknownFields: {} };
 }
 
-export const Int64Value: MessageFns<Int64Value> = {
+export const Int64Value: MessageFns<Int64Value, "google.protobuf.Int64Value"> = {
+  $type: "google.protobuf.Int64Value" as const,
+
   encode(message: Int64Value, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(8).int64(message.value);
@@ -273,7 +279,9 @@ function createBaseUInt64Value(): UInt64Value {
   return { value: 0, _unknownFields: {} };
 }
 
-export const UInt64Value: MessageFns<UInt64Value> = {
+export const UInt64Value: MessageFns<UInt64Value, "google.protobuf.UInt64Value"> = {
+  $type: "google.protobuf.UInt64Value" as const,
+
   encode(message: UInt64Value, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(8).uint64(message.value);
@@ -344,7 +352,9 @@ function createBaseInt32Value(): Int32Value {
   return { value: 0, _unknownFields: {} };
 }
 
-export const Int32Value: MessageFns<Int32Value> = {
+export const Int32Value: MessageFns<Int32Value, "google.protobuf.Int32Value"> = {
+  $type: "google.protobuf.Int32Value" as const,
+
   encode(message: Int32Value, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(8).int32(message.value);
@@ -415,7 +425,9 @@ function createBaseUInt32Value(): UInt32Value {
   return { value: 0, _unknownFields: {} };
 }
 
-export const UInt32Value: MessageFns<UInt32Value> = {
+export const UInt32Value: MessageFns<UInt32Value, "google.protobuf.UInt32Value"> = {
+  $type: "google.protobuf.UInt32Value" as const,
+
   encode(message: UInt32Value, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(8).uint32(message.value);
@@ -486,7 +498,9 @@ function createBaseBoolValue(): BoolValue {
   return { value: false, _unknownFields: {} };
 }
 
-export const BoolValue: MessageFns<BoolValue> = {
+export const BoolValue: MessageFns<BoolValue, "google.protobuf.BoolValue"> = {
+  $type: "google.protobuf.BoolValue" as const,
+
   encode(message: BoolValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== false) {
       writer.uint32(8).bool(message.value);
@@ -557,7 +571,9 @@ function createBaseStringValue(): StringValue {
   return { value: "", _unknownFields: {} };
 }
 
-export const StringValue: MessageFns<StringValue> = {
+export const StringValue: MessageFns<StringValue, "google.protobuf.StringValue"> = {
+  $type: "google.protobuf.StringValue" as const,
+
   encode(message: StringValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== "") {
       writer.uint32(10).string(message.value);
@@ -628,7 +644,9 @@ function createBaseBytesValue(): BytesValue {
   return { value: new Uint8Array(0), _unknownFields: {} };
 }
 
-export const BytesValue: MessageFns<BytesValue> = {
+export const BytesValue: MessageFns<BytesValue, "google.protobuf.BytesValue"> = {
+  $type: "google.protobuf.BytesValue" as const,
+
   encode(message: BytesValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value.length !== 0) {
       writer.uint32(10).bytes(message.value);
@@ -716,7 +734,8 @@ function longToNumber(int64: { toString(): string }): number {
   return num;
 }
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -38,7 +38,9 @@ function createBasePercent(): Percent {
   return { value: 0, _unknownFields: {} };
 }
 
-export const Percent: MessageFns<Percent> = {
+export const Percent: MessageFns<Percent, "envoy.type.v3.Percent"> = {
+  $type: "envoy.type.v3.Percent" as const,
+
   encode(message: Percent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.value !== 0) {
       writer.uint32(9).double(message.value);
@@ -109,7 +111,9 @@ function createBaseFractionalPercent(): FractionalPercent {
   return { numerator: 0, denominator: 0, _unknownFields: {} };
 }
 
-export const FractionalPercent: MessageFns<FractionalPercent> = {
+export const FractionalPercent: MessageFns<FractionalPercent, "envoy.type.v3.FractionalPercent"> = {
+  $type: "envoy.type.v3.FractionalPercent" as const,
+
   encode(message: FractionalPercent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.numerator !== 0) {
       writer.uint32(8).uint32(message.numerator);
@@ -198,7 +202,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

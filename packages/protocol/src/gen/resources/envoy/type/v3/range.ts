@@ -21,7 +21,9 @@ function createBaseInt32Range(): Int32Range {
   return { start: 0, end: 0, _unknownFields: {} };
 }
 
-export const Int32Range: MessageFns<Int32Range> = {
+export const Int32Range: MessageFns<Int32Range, "envoy.type.v3.Int32Range"> = {
+  $type: "envoy.type.v3.Int32Range" as const,
+
   encode(message: Int32Range, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.start !== 0) {
       writer.uint32(8).int32(message.start);
@@ -110,7 +112,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -24,7 +24,7 @@ export interface CircuitBreakers_Thresholds {
   readonly maxPendingRequests: number | undefined;
   readonly maxRequests: number | undefined;
   readonly maxRetries: number | undefined;
-  readonly retryBudget: Uint8Array;
+  readonly retryBudget?: Uint8Array | undefined;
   readonly trackRemaining: boolean;
   readonly maxConnectionPools: number | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -34,7 +34,9 @@ function createBaseCircuitBreakers(): CircuitBreakers {
   return { thresholds: [], perHostThresholds: [], _unknownFields: {} };
 }
 
-export const CircuitBreakers: MessageFns<CircuitBreakers> = {
+export const CircuitBreakers: MessageFns<CircuitBreakers, "envoy.config.cluster.v3.CircuitBreakers"> = {
+  $type: "envoy.config.cluster.v3.CircuitBreakers" as const,
+
   encode(message: CircuitBreakers, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.thresholds) {
       CircuitBreakers_Thresholds.encode(v!, writer.uint32(10).fork()).join();
@@ -120,14 +122,19 @@ function createBaseCircuitBreakers_Thresholds(): CircuitBreakers_Thresholds {
     maxPendingRequests: undefined,
     maxRequests: undefined,
     maxRetries: undefined,
-    retryBudget: new Uint8Array(0),
+    retryBudget: undefined,
     trackRemaining: false,
     maxConnectionPools: undefined,
     _unknownFields: {},
   };
 }
 
-export const CircuitBreakers_Thresholds: MessageFns<CircuitBreakers_Thresholds> = {
+export const CircuitBreakers_Thresholds: MessageFns<
+  CircuitBreakers_Thresholds,
+  "envoy.config.cluster.v3.CircuitBreakers.Thresholds"
+> = {
+  $type: "envoy.config.cluster.v3.CircuitBreakers.Thresholds" as const,
+
   encode(message: CircuitBreakers_Thresholds, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.priority !== 0) {
       writer.uint32(8).int32(message.priority);
@@ -144,7 +151,7 @@ export const CircuitBreakers_Thresholds: MessageFns<CircuitBreakers_Thresholds> 
     if (message.maxRetries !== undefined) {
       UInt32Value.encode({ value: message.maxRetries! }, writer.uint32(42).fork()).join();
     }
-    if (message.retryBudget.length !== 0) {
+    if (message.retryBudget !== undefined) {
       writer.uint32(66).bytes(message.retryBudget);
     }
     if (message.trackRemaining !== false) {
@@ -271,7 +278,7 @@ export const CircuitBreakers_Thresholds: MessageFns<CircuitBreakers_Thresholds> 
     message.maxPendingRequests = object.maxPendingRequests ?? undefined;
     message.maxRequests = object.maxRequests ?? undefined;
     message.maxRetries = object.maxRetries ?? undefined;
-    message.retryBudget = object.retryBudget ?? new Uint8Array(0);
+    message.retryBudget = object.retryBudget ?? undefined;
     message.trackRemaining = object.trackRemaining ?? false;
     message.maxConnectionPools = object.maxConnectionPools ?? undefined;
     return message;
@@ -288,7 +295,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -39,24 +39,24 @@ export interface Cluster {
   readonly healthChecks: readonly Uint8Array[];
   readonly maxRequestsPerConnection: number | undefined;
   readonly circuitBreakers: CircuitBreakers | undefined;
-  readonly upstreamHttpProtocolOptions: Uint8Array;
-  readonly commonHttpProtocolOptions: Uint8Array;
+  readonly upstreamHttpProtocolOptions?: Uint8Array | undefined;
+  readonly commonHttpProtocolOptions?: Uint8Array | undefined;
   readonly httpProtocolOptions: Http1ProtocolOptions | undefined;
   readonly http2ProtocolOptions: Http2ProtocolOptions | undefined;
   readonly typedExtensionProtocolOptions: Map<string, Any>;
   readonly dnsRefreshRate: Duration | undefined;
-  readonly dnsFailureRefreshRate: Uint8Array;
+  readonly dnsFailureRefreshRate?: Uint8Array | undefined;
   readonly respectDnsTtl: boolean;
   readonly dnsLookupFamily: number;
   readonly dnsResolvers: readonly Address[];
   readonly useTcpForDnsLookups: boolean;
-  readonly dnsResolutionConfig: Uint8Array;
+  readonly dnsResolutionConfig?: Uint8Array | undefined;
   readonly typedDnsResolverConfig: TypedExtensionConfig | undefined;
   readonly waitForWarmOnInit: boolean | undefined;
   readonly outlierDetection: OutlierDetection | undefined;
   readonly cleanupInterval: Duration | undefined;
-  readonly upstreamBindConfig: Uint8Array;
-  readonly lbSubsetConfig: Uint8Array;
+  readonly upstreamBindConfig?: Uint8Array | undefined;
+  readonly lbSubsetConfig?: Uint8Array | undefined;
   readonly lbConfig:
     | { readonly $case: "ringHashLbConfig"; readonly value: Uint8Array }
     | { readonly $case: "maglevLbConfig"; readonly value: Uint8Array }
@@ -65,10 +65,10 @@ export interface Cluster {
     | { readonly $case: "roundRobinLbConfig"; readonly value: Uint8Array }
     | undefined;
   readonly commonLbConfig: Cluster_CommonLbConfig | undefined;
-  readonly transportSocket: Uint8Array;
+  readonly transportSocket?: Uint8Array | undefined;
   readonly metadata: Metadata | undefined;
   readonly protocolSelection: number;
-  readonly upstreamConnectionOptions: Uint8Array;
+  readonly upstreamConnectionOptions?: Uint8Array | undefined;
   readonly closeConnectionsOnHostHealthFailure: boolean;
   readonly ignoreHealthOnHostRemoval: boolean;
   readonly filters: readonly Uint8Array[];
@@ -77,8 +77,8 @@ export interface Cluster {
   readonly lrsReportEndpointMetrics: readonly string[];
   readonly trackTimeoutBudgets: boolean;
   readonly upstreamConfig: TypedExtensionConfig | undefined;
-  readonly trackClusterStats: Uint8Array;
-  readonly preconnectPolicy: Uint8Array;
+  readonly trackClusterStats?: Uint8Array | undefined;
+  readonly preconnectPolicy?: Uint8Array | undefined;
   readonly connectionPoolPerDownstreamConnection: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -142,8 +142,8 @@ export interface Cluster_CommonLbConfig {
   readonly updateMergeWindow: Duration | undefined;
   readonly ignoreNewHostsUntilFirstHc: boolean;
   readonly closeConnectionsOnHostSetChange: boolean;
-  readonly consistentHashingLbConfig: Uint8Array;
-  readonly overrideHostStatus: Uint8Array;
+  readonly consistentHashingLbConfig?: Uint8Array | undefined;
+  readonly overrideHostStatus?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -181,30 +181,30 @@ function createBaseCluster(): Cluster {
     healthChecks: [],
     maxRequestsPerConnection: undefined,
     circuitBreakers: undefined,
-    upstreamHttpProtocolOptions: new Uint8Array(0),
-    commonHttpProtocolOptions: new Uint8Array(0),
+    upstreamHttpProtocolOptions: undefined,
+    commonHttpProtocolOptions: undefined,
     httpProtocolOptions: undefined,
     http2ProtocolOptions: undefined,
     typedExtensionProtocolOptions: new Map(),
     dnsRefreshRate: undefined,
-    dnsFailureRefreshRate: new Uint8Array(0),
+    dnsFailureRefreshRate: undefined,
     respectDnsTtl: false,
     dnsLookupFamily: 0,
     dnsResolvers: [],
     useTcpForDnsLookups: false,
-    dnsResolutionConfig: new Uint8Array(0),
+    dnsResolutionConfig: undefined,
     typedDnsResolverConfig: undefined,
     waitForWarmOnInit: undefined,
     outlierDetection: undefined,
     cleanupInterval: undefined,
-    upstreamBindConfig: new Uint8Array(0),
-    lbSubsetConfig: new Uint8Array(0),
+    upstreamBindConfig: undefined,
+    lbSubsetConfig: undefined,
     lbConfig: undefined,
     commonLbConfig: undefined,
-    transportSocket: new Uint8Array(0),
+    transportSocket: undefined,
     metadata: undefined,
     protocolSelection: 0,
-    upstreamConnectionOptions: new Uint8Array(0),
+    upstreamConnectionOptions: undefined,
     closeConnectionsOnHostHealthFailure: false,
     ignoreHealthOnHostRemoval: false,
     filters: [],
@@ -213,14 +213,16 @@ function createBaseCluster(): Cluster {
     lrsReportEndpointMetrics: [],
     trackTimeoutBudgets: false,
     upstreamConfig: undefined,
-    trackClusterStats: new Uint8Array(0),
-    preconnectPolicy: new Uint8Array(0),
+    trackClusterStats: undefined,
+    preconnectPolicy: undefined,
     connectionPoolPerDownstreamConnection: false,
     _unknownFields: {},
   };
 }
 
-export const Cluster: MessageFns<Cluster> = {
+export const Cluster: MessageFns<Cluster, "envoy.config.cluster.v3.Cluster"> = {
+  $type: "envoy.config.cluster.v3.Cluster" as const,
+
   encode(message: Cluster, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.transportSocketMatches) {
       writer.uint32(346).bytes(v!);
@@ -263,10 +265,10 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.circuitBreakers !== undefined) {
       CircuitBreakers.encode(message.circuitBreakers, writer.uint32(82).fork()).join();
     }
-    if (message.upstreamHttpProtocolOptions.length !== 0) {
+    if (message.upstreamHttpProtocolOptions !== undefined) {
       writer.uint32(370).bytes(message.upstreamHttpProtocolOptions);
     }
-    if (message.commonHttpProtocolOptions.length !== 0) {
+    if (message.commonHttpProtocolOptions !== undefined) {
       writer.uint32(234).bytes(message.commonHttpProtocolOptions);
     }
     if (message.httpProtocolOptions !== undefined) {
@@ -281,7 +283,7 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.dnsRefreshRate !== undefined) {
       Duration.encode(message.dnsRefreshRate, writer.uint32(130).fork()).join();
     }
-    if (message.dnsFailureRefreshRate.length !== 0) {
+    if (message.dnsFailureRefreshRate !== undefined) {
       writer.uint32(354).bytes(message.dnsFailureRefreshRate);
     }
     if (message.respectDnsTtl !== false) {
@@ -296,7 +298,7 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.useTcpForDnsLookups !== false) {
       writer.uint32(360).bool(message.useTcpForDnsLookups);
     }
-    if (message.dnsResolutionConfig.length !== 0) {
+    if (message.dnsResolutionConfig !== undefined) {
       writer.uint32(426).bytes(message.dnsResolutionConfig);
     }
     if (message.typedDnsResolverConfig !== undefined) {
@@ -311,10 +313,10 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.cleanupInterval !== undefined) {
       Duration.encode(message.cleanupInterval, writer.uint32(162).fork()).join();
     }
-    if (message.upstreamBindConfig.length !== 0) {
+    if (message.upstreamBindConfig !== undefined) {
       writer.uint32(170).bytes(message.upstreamBindConfig);
     }
-    if (message.lbSubsetConfig.length !== 0) {
+    if (message.lbSubsetConfig !== undefined) {
       writer.uint32(178).bytes(message.lbSubsetConfig);
     }
     switch (message.lbConfig?.$case) {
@@ -337,7 +339,7 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.commonLbConfig !== undefined) {
       Cluster_CommonLbConfig.encode(message.commonLbConfig, writer.uint32(218).fork()).join();
     }
-    if (message.transportSocket.length !== 0) {
+    if (message.transportSocket !== undefined) {
       writer.uint32(194).bytes(message.transportSocket);
     }
     if (message.metadata !== undefined) {
@@ -346,7 +348,7 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.protocolSelection !== 0) {
       writer.uint32(208).int32(message.protocolSelection);
     }
-    if (message.upstreamConnectionOptions.length !== 0) {
+    if (message.upstreamConnectionOptions !== undefined) {
       writer.uint32(242).bytes(message.upstreamConnectionOptions);
     }
     if (message.closeConnectionsOnHostHealthFailure !== false) {
@@ -373,10 +375,10 @@ export const Cluster: MessageFns<Cluster> = {
     if (message.upstreamConfig !== undefined) {
       TypedExtensionConfig.encode(message.upstreamConfig, writer.uint32(386).fork()).join();
     }
-    if (message.trackClusterStats.length !== 0) {
+    if (message.trackClusterStats !== undefined) {
       writer.uint32(394).bytes(message.trackClusterStats);
     }
-    if (message.preconnectPolicy.length !== 0) {
+    if (message.preconnectPolicy !== undefined) {
       writer.uint32(402).bytes(message.preconnectPolicy);
     }
     if (message.connectionPoolPerDownstreamConnection !== false) {
@@ -883,8 +885,8 @@ export const Cluster: MessageFns<Cluster> = {
     message.circuitBreakers = (object.circuitBreakers !== undefined && object.circuitBreakers !== null)
       ? CircuitBreakers.fromPartial(object.circuitBreakers)
       : undefined;
-    message.upstreamHttpProtocolOptions = object.upstreamHttpProtocolOptions ?? new Uint8Array(0);
-    message.commonHttpProtocolOptions = object.commonHttpProtocolOptions ?? new Uint8Array(0);
+    message.upstreamHttpProtocolOptions = object.upstreamHttpProtocolOptions ?? undefined;
+    message.commonHttpProtocolOptions = object.commonHttpProtocolOptions ?? undefined;
     message.httpProtocolOptions = (object.httpProtocolOptions !== undefined && object.httpProtocolOptions !== null)
       ? Http1ProtocolOptions.fromPartial(object.httpProtocolOptions)
       : undefined;
@@ -903,12 +905,12 @@ export const Cluster: MessageFns<Cluster> = {
     message.dnsRefreshRate = (object.dnsRefreshRate !== undefined && object.dnsRefreshRate !== null)
       ? Duration.fromPartial(object.dnsRefreshRate)
       : undefined;
-    message.dnsFailureRefreshRate = object.dnsFailureRefreshRate ?? new Uint8Array(0);
+    message.dnsFailureRefreshRate = object.dnsFailureRefreshRate ?? undefined;
     message.respectDnsTtl = object.respectDnsTtl ?? false;
     message.dnsLookupFamily = object.dnsLookupFamily ?? 0;
     message.dnsResolvers = object.dnsResolvers?.map((e) => Address.fromPartial(e)) || [];
     message.useTcpForDnsLookups = object.useTcpForDnsLookups ?? false;
-    message.dnsResolutionConfig = object.dnsResolutionConfig ?? new Uint8Array(0);
+    message.dnsResolutionConfig = object.dnsResolutionConfig ?? undefined;
     message.typedDnsResolverConfig =
       (object.typedDnsResolverConfig !== undefined && object.typedDnsResolverConfig !== null)
         ? TypedExtensionConfig.fromPartial(object.typedDnsResolverConfig)
@@ -920,8 +922,8 @@ export const Cluster: MessageFns<Cluster> = {
     message.cleanupInterval = (object.cleanupInterval !== undefined && object.cleanupInterval !== null)
       ? Duration.fromPartial(object.cleanupInterval)
       : undefined;
-    message.upstreamBindConfig = object.upstreamBindConfig ?? new Uint8Array(0);
-    message.lbSubsetConfig = object.lbSubsetConfig ?? new Uint8Array(0);
+    message.upstreamBindConfig = object.upstreamBindConfig ?? undefined;
+    message.lbSubsetConfig = object.lbSubsetConfig ?? undefined;
     switch (object.lbConfig?.$case) {
       case "ringHashLbConfig": {
         if (object.lbConfig?.value !== undefined && object.lbConfig?.value !== null) {
@@ -957,12 +959,12 @@ export const Cluster: MessageFns<Cluster> = {
     message.commonLbConfig = (object.commonLbConfig !== undefined && object.commonLbConfig !== null)
       ? Cluster_CommonLbConfig.fromPartial(object.commonLbConfig)
       : undefined;
-    message.transportSocket = object.transportSocket ?? new Uint8Array(0);
+    message.transportSocket = object.transportSocket ?? undefined;
     message.metadata = (object.metadata !== undefined && object.metadata !== null)
       ? Metadata.fromPartial(object.metadata)
       : undefined;
     message.protocolSelection = object.protocolSelection ?? 0;
-    message.upstreamConnectionOptions = object.upstreamConnectionOptions ?? new Uint8Array(0);
+    message.upstreamConnectionOptions = object.upstreamConnectionOptions ?? undefined;
     message.closeConnectionsOnHostHealthFailure = object.closeConnectionsOnHostHealthFailure ?? false;
     message.ignoreHealthOnHostRemoval = object.ignoreHealthOnHostRemoval ?? false;
     message.filters = object.filters?.map((e) => e) || [];
@@ -977,8 +979,8 @@ export const Cluster: MessageFns<Cluster> = {
     message.upstreamConfig = (object.upstreamConfig !== undefined && object.upstreamConfig !== null)
       ? TypedExtensionConfig.fromPartial(object.upstreamConfig)
       : undefined;
-    message.trackClusterStats = object.trackClusterStats ?? new Uint8Array(0);
-    message.preconnectPolicy = object.preconnectPolicy ?? new Uint8Array(0);
+    message.trackClusterStats = object.trackClusterStats ?? undefined;
+    message.preconnectPolicy = object.preconnectPolicy ?? undefined;
     message.connectionPoolPerDownstreamConnection = object.connectionPoolPerDownstreamConnection ?? false;
     return message;
   },
@@ -988,7 +990,12 @@ function createBaseCluster_EdsClusterConfig(): Cluster_EdsClusterConfig {
   return { edsConfig: undefined, serviceName: "", _unknownFields: {} };
 }
 
-export const Cluster_EdsClusterConfig: MessageFns<Cluster_EdsClusterConfig> = {
+export const Cluster_EdsClusterConfig: MessageFns<
+  Cluster_EdsClusterConfig,
+  "envoy.config.cluster.v3.Cluster.EdsClusterConfig"
+> = {
+  $type: "envoy.config.cluster.v3.Cluster.EdsClusterConfig" as const,
+
   encode(message: Cluster_EdsClusterConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.edsConfig !== undefined) {
       ConfigSource.encode(message.edsConfig, writer.uint32(10).fork()).join();
@@ -1076,13 +1083,18 @@ function createBaseCluster_CommonLbConfig(): Cluster_CommonLbConfig {
     updateMergeWindow: undefined,
     ignoreNewHostsUntilFirstHc: false,
     closeConnectionsOnHostSetChange: false,
-    consistentHashingLbConfig: new Uint8Array(0),
-    overrideHostStatus: new Uint8Array(0),
+    consistentHashingLbConfig: undefined,
+    overrideHostStatus: undefined,
     _unknownFields: {},
   };
 }
 
-export const Cluster_CommonLbConfig: MessageFns<Cluster_CommonLbConfig> = {
+export const Cluster_CommonLbConfig: MessageFns<
+  Cluster_CommonLbConfig,
+  "envoy.config.cluster.v3.Cluster.CommonLbConfig"
+> = {
+  $type: "envoy.config.cluster.v3.Cluster.CommonLbConfig" as const,
+
   encode(message: Cluster_CommonLbConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.healthyPanicThreshold !== undefined) {
       Percent.encode(message.healthyPanicThreshold, writer.uint32(10).fork()).join();
@@ -1107,10 +1119,10 @@ export const Cluster_CommonLbConfig: MessageFns<Cluster_CommonLbConfig> = {
     if (message.closeConnectionsOnHostSetChange !== false) {
       writer.uint32(48).bool(message.closeConnectionsOnHostSetChange);
     }
-    if (message.consistentHashingLbConfig.length !== 0) {
+    if (message.consistentHashingLbConfig !== undefined) {
       writer.uint32(58).bytes(message.consistentHashingLbConfig);
     }
-    if (message.overrideHostStatus.length !== 0) {
+    if (message.overrideHostStatus !== undefined) {
       writer.uint32(66).bytes(message.overrideHostStatus);
     }
     if (message._unknownFields !== undefined) {
@@ -1255,8 +1267,8 @@ export const Cluster_CommonLbConfig: MessageFns<Cluster_CommonLbConfig> = {
       : undefined;
     message.ignoreNewHostsUntilFirstHc = object.ignoreNewHostsUntilFirstHc ?? false;
     message.closeConnectionsOnHostSetChange = object.closeConnectionsOnHostSetChange ?? false;
-    message.consistentHashingLbConfig = object.consistentHashingLbConfig ?? new Uint8Array(0);
-    message.overrideHostStatus = object.overrideHostStatus ?? new Uint8Array(0);
+    message.consistentHashingLbConfig = object.consistentHashingLbConfig ?? undefined;
+    message.overrideHostStatus = object.overrideHostStatus ?? undefined;
     return message;
   },
 };
@@ -1266,8 +1278,11 @@ function createBaseCluster_CommonLbConfig_LocalityWeightedLbConfig(): Cluster_Co
 }
 
 export const Cluster_CommonLbConfig_LocalityWeightedLbConfig: MessageFns<
-  Cluster_CommonLbConfig_LocalityWeightedLbConfig
+  Cluster_CommonLbConfig_LocalityWeightedLbConfig,
+  "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig"
 > = {
+  $type: "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig" as const,
+
   encode(
     message: Cluster_CommonLbConfig_LocalityWeightedLbConfig,
     writer: BinaryWriter = new BinaryWriter(),
@@ -1333,7 +1348,12 @@ function createBaseCluster_TypedExtensionProtocolOptionsEntry(): Cluster_TypedEx
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const Cluster_TypedExtensionProtocolOptionsEntry: MessageFns<Cluster_TypedExtensionProtocolOptionsEntry> = {
+export const Cluster_TypedExtensionProtocolOptionsEntry: MessageFns<
+  Cluster_TypedExtensionProtocolOptionsEntry,
+  "envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry"
+> = {
+  $type: "envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry" as const,
+
   encode(message: Cluster_TypedExtensionProtocolOptionsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -1418,7 +1438,9 @@ function createBaseLoadBalancingPolicy(): LoadBalancingPolicy {
   return { policies: [], _unknownFields: {} };
 }
 
-export const LoadBalancingPolicy: MessageFns<LoadBalancingPolicy> = {
+export const LoadBalancingPolicy: MessageFns<LoadBalancingPolicy, "envoy.config.cluster.v3.LoadBalancingPolicy"> = {
+  $type: "envoy.config.cluster.v3.LoadBalancingPolicy" as const,
+
   encode(message: LoadBalancingPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.policies) {
       LoadBalancingPolicy_Policy.encode(v!, writer.uint32(10).fork()).join();
@@ -1489,7 +1511,12 @@ function createBaseLoadBalancingPolicy_Policy(): LoadBalancingPolicy_Policy {
   return { typedExtensionConfig: undefined, _unknownFields: {} };
 }
 
-export const LoadBalancingPolicy_Policy: MessageFns<LoadBalancingPolicy_Policy> = {
+export const LoadBalancingPolicy_Policy: MessageFns<
+  LoadBalancingPolicy_Policy,
+  "envoy.config.cluster.v3.LoadBalancingPolicy.Policy"
+> = {
+  $type: "envoy.config.cluster.v3.LoadBalancingPolicy.Policy" as const,
+
   encode(message: LoadBalancingPolicy_Policy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.typedExtensionConfig !== undefined) {
       TypedExtensionConfig.encode(message.typedExtensionConfig, writer.uint32(34).fork()).join();
@@ -1568,7 +1595,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

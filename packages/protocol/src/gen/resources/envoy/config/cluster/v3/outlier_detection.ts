@@ -74,7 +74,9 @@ function createBaseOutlierDetection(): OutlierDetection {
   };
 }
 
-export const OutlierDetection: MessageFns<OutlierDetection> = {
+export const OutlierDetection: MessageFns<OutlierDetection, "envoy.config.cluster.v3.OutlierDetection"> = {
+  $type: "envoy.config.cluster.v3.OutlierDetection" as const,
+
   encode(message: OutlierDetection, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.consecutive5xx !== undefined) {
       UInt32Value.encode({ value: message.consecutive5xx! }, writer.uint32(10).fork()).join();
@@ -448,7 +450,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -49,7 +49,9 @@ function createBaseEnvoyInternalAddress(): EnvoyInternalAddress {
   return { addressNameSpecifier: undefined, endpointId: "", _unknownFields: {} };
 }
 
-export const EnvoyInternalAddress: MessageFns<EnvoyInternalAddress> = {
+export const EnvoyInternalAddress: MessageFns<EnvoyInternalAddress, "envoy.config.core.v3.EnvoyInternalAddress"> = {
+  $type: "envoy.config.core.v3.EnvoyInternalAddress" as const,
+
   encode(message: EnvoyInternalAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.addressNameSpecifier?.$case) {
       case "serverListenerName":
@@ -148,7 +150,9 @@ function createBaseSocketAddress(): SocketAddress {
   };
 }
 
-export const SocketAddress: MessageFns<SocketAddress> = {
+export const SocketAddress: MessageFns<SocketAddress, "envoy.config.core.v3.SocketAddress"> = {
+  $type: "envoy.config.core.v3.SocketAddress" as const,
+
   encode(message: SocketAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.protocol !== 0) {
       writer.uint32(8).int32(message.protocol);
@@ -293,7 +297,9 @@ function createBaseAddress(): Address {
   return { address: undefined, _unknownFields: {} };
 }
 
-export const Address: MessageFns<Address> = {
+export const Address: MessageFns<Address, "envoy.config.core.v3.Address"> = {
+  $type: "envoy.config.core.v3.Address" as const,
+
   encode(message: Address, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.address?.$case) {
       case "socketAddress":
@@ -413,7 +419,9 @@ function createBaseCidrRange(): CidrRange {
   return { addressPrefix: "", prefixLen: undefined, _unknownFields: {} };
 }
 
-export const CidrRange: MessageFns<CidrRange> = {
+export const CidrRange: MessageFns<CidrRange, "envoy.config.core.v3.CidrRange"> = {
+  $type: "envoy.config.core.v3.CidrRange" as const,
+
   encode(message: CidrRange, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.addressPrefix !== "") {
       writer.uint32(10).string(message.addressPrefix);
@@ -502,7 +510,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

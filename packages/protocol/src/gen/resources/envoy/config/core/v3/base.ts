@@ -81,7 +81,7 @@ export interface DataSource {
     | { readonly $case: "inlineString"; readonly value: string }
     | { readonly $case: "environmentVariable"; readonly value: string }
     | undefined;
-  readonly watchedDirectory: Uint8Array;
+  readonly watchedDirectory?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -95,7 +95,9 @@ function createBaseLocality(): Locality {
   return { region: "", zone: "", subZone: "", _unknownFields: {} };
 }
 
-export const Locality: MessageFns<Locality> = {
+export const Locality: MessageFns<Locality, "envoy.config.core.v3.Locality"> = {
+  $type: "envoy.config.core.v3.Locality" as const,
+
   encode(message: Locality, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.region !== "") {
       writer.uint32(10).string(message.region);
@@ -190,7 +192,9 @@ function createBaseMetadata(): Metadata {
   return { filterMetadata: new Map(), typedFilterMetadata: new Map(), _unknownFields: {} };
 }
 
-export const Metadata: MessageFns<Metadata> = {
+export const Metadata: MessageFns<Metadata, "envoy.config.core.v3.Metadata"> = {
+  $type: "envoy.config.core.v3.Metadata" as const,
+
   encode(message: Metadata, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     message.filterMetadata.forEach((value, key) => {
       if (value !== undefined) {
@@ -299,7 +303,12 @@ function createBaseMetadata_FilterMetadataEntry(): Metadata_FilterMetadataEntry 
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const Metadata_FilterMetadataEntry: MessageFns<Metadata_FilterMetadataEntry> = {
+export const Metadata_FilterMetadataEntry: MessageFns<
+  Metadata_FilterMetadataEntry,
+  "envoy.config.core.v3.Metadata.FilterMetadataEntry"
+> = {
+  $type: "envoy.config.core.v3.Metadata.FilterMetadataEntry" as const,
+
   encode(message: Metadata_FilterMetadataEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -382,7 +391,12 @@ function createBaseMetadata_TypedFilterMetadataEntry(): Metadata_TypedFilterMeta
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const Metadata_TypedFilterMetadataEntry: MessageFns<Metadata_TypedFilterMetadataEntry> = {
+export const Metadata_TypedFilterMetadataEntry: MessageFns<
+  Metadata_TypedFilterMetadataEntry,
+  "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry"
+> = {
+  $type: "envoy.config.core.v3.Metadata.TypedFilterMetadataEntry" as const,
+
   encode(message: Metadata_TypedFilterMetadataEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -465,7 +479,9 @@ function createBaseHeaderValue(): HeaderValue {
   return { key: "", value: "", rawValue: new Uint8Array(0), _unknownFields: {} };
 }
 
-export const HeaderValue: MessageFns<HeaderValue> = {
+export const HeaderValue: MessageFns<HeaderValue, "envoy.config.core.v3.HeaderValue"> = {
+  $type: "envoy.config.core.v3.HeaderValue" as const,
+
   encode(message: HeaderValue, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -560,7 +576,9 @@ function createBaseHeaderValueOption(): HeaderValueOption {
   return { header: undefined, append: undefined, appendAction: 0, keepEmptyValue: false, _unknownFields: {} };
 }
 
-export const HeaderValueOption: MessageFns<HeaderValueOption> = {
+export const HeaderValueOption: MessageFns<HeaderValueOption, "envoy.config.core.v3.HeaderValueOption"> = {
+  $type: "envoy.config.core.v3.HeaderValueOption" as const,
+
   encode(message: HeaderValueOption, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.header !== undefined) {
       HeaderValue.encode(message.header, writer.uint32(10).fork()).join();
@@ -666,10 +684,12 @@ export const HeaderValueOption: MessageFns<HeaderValueOption> = {
 };
 
 function createBaseDataSource(): DataSource {
-  return { specifier: undefined, watchedDirectory: new Uint8Array(0), _unknownFields: {} };
+  return { specifier: undefined, watchedDirectory: undefined, _unknownFields: {} };
 }
 
-export const DataSource: MessageFns<DataSource> = {
+export const DataSource: MessageFns<DataSource, "envoy.config.core.v3.DataSource"> = {
+  $type: "envoy.config.core.v3.DataSource" as const,
+
   encode(message: DataSource, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.specifier?.$case) {
       case "filename":
@@ -685,7 +705,7 @@ export const DataSource: MessageFns<DataSource> = {
         writer.uint32(34).string(message.specifier.value);
         break;
     }
-    if (message.watchedDirectory.length !== 0) {
+    if (message.watchedDirectory !== undefined) {
       writer.uint32(42).bytes(message.watchedDirectory);
     }
     if (message._unknownFields !== undefined) {
@@ -803,7 +823,7 @@ export const DataSource: MessageFns<DataSource> = {
         break;
       }
     }
-    message.watchedDirectory = object.watchedDirectory ?? new Uint8Array(0);
+    message.watchedDirectory = object.watchedDirectory ?? undefined;
     return message;
   },
 };
@@ -812,7 +832,12 @@ function createBaseRuntimeFractionalPercent(): RuntimeFractionalPercent {
   return { defaultValue: undefined, runtimeKey: "", _unknownFields: {} };
 }
 
-export const RuntimeFractionalPercent: MessageFns<RuntimeFractionalPercent> = {
+export const RuntimeFractionalPercent: MessageFns<
+  RuntimeFractionalPercent,
+  "envoy.config.core.v3.RuntimeFractionalPercent"
+> = {
+  $type: "envoy.config.core.v3.RuntimeFractionalPercent" as const,
+
   encode(message: RuntimeFractionalPercent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.defaultValue !== undefined) {
       FractionalPercent.encode(message.defaultValue, writer.uint32(10).fork()).join();
@@ -903,7 +928,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -45,60 +45,63 @@ function createBaseAggregatedConfigSource(): AggregatedConfigSource {
   return { _unknownFields: {} };
 }
 
-export const AggregatedConfigSource: MessageFns<AggregatedConfigSource> = {
-  encode(message: AggregatedConfigSource, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
+export const AggregatedConfigSource: MessageFns<AggregatedConfigSource, "envoy.config.core.v3.AggregatedConfigSource"> =
+  {
+    $type: "envoy.config.core.v3.AggregatedConfigSource" as const,
+
+    encode(message: AggregatedConfigSource, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+      if (message._unknownFields !== undefined) {
+        for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+          const tag = parseInt(key, 10);
+          for (const value of values) {
+            writer.uint32(tag).raw(value);
+          }
         }
       }
-    }
-    return writer;
-  },
+      return writer;
+    },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): AggregatedConfigSource {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
+    decode(input: BinaryReader | Uint8Array, length?: number): AggregatedConfigSource {
+      const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+      const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+      if (previousRecursionDepth >= 100) {
+        throw new globalThis.Error("protobuf decode recursion limit exceeded");
+      }
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+      try {
+        const end = length === undefined ? reader.len : reader.pos + length;
+        const message = createBaseAggregatedConfigSource() as any;
+        while (reader.pos < end) {
+          const tag = reader.uint32();
+          switch (tag >>> 3) {
+          }
+          if ((tag & 7) === 4 || tag === 0) {
+            break;
+          }
+          const buf = reader.skip(tag & 7);
+
+          const list = message._unknownFields![tag];
+
+          if (list === undefined) {
+            message._unknownFields![tag] = [buf];
+          } else {
+            list.push(buf);
+          }
+        }
+        return message;
+      } finally {
+        (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+      }
+    },
+
+    create(base?: DeepPartial<AggregatedConfigSource>): AggregatedConfigSource {
+      return AggregatedConfigSource.fromPartial(base ?? {});
+    },
+    fromPartial(_: DeepPartial<AggregatedConfigSource>): AggregatedConfigSource {
       const message = createBaseAggregatedConfigSource() as any;
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
-      }
       return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<AggregatedConfigSource>): AggregatedConfigSource {
-    return AggregatedConfigSource.fromPartial(base ?? {});
-  },
-  fromPartial(_: DeepPartial<AggregatedConfigSource>): AggregatedConfigSource {
-    const message = createBaseAggregatedConfigSource() as any;
-    return message;
-  },
-};
+    },
+  };
 
 function createBaseConfigSource(): ConfigSource {
   return {
@@ -110,7 +113,9 @@ function createBaseConfigSource(): ConfigSource {
   };
 }
 
-export const ConfigSource: MessageFns<ConfigSource> = {
+export const ConfigSource: MessageFns<ConfigSource, "envoy.config.core.v3.ConfigSource"> = {
+  $type: "envoy.config.core.v3.ConfigSource" as const,
+
   encode(message: ConfigSource, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.authorities) {
       writer.uint32(58).bytes(v!);
@@ -308,7 +313,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

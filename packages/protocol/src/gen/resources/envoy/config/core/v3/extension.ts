@@ -22,7 +22,9 @@ function createBaseTypedExtensionConfig(): TypedExtensionConfig {
   return { name: "", typedConfig: undefined, _unknownFields: {} };
 }
 
-export const TypedExtensionConfig: MessageFns<TypedExtensionConfig> = {
+export const TypedExtensionConfig: MessageFns<TypedExtensionConfig, "envoy.config.core.v3.TypedExtensionConfig"> = {
+  $type: "envoy.config.core.v3.TypedExtensionConfig" as const,
+
   encode(message: TypedExtensionConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -113,7 +115,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

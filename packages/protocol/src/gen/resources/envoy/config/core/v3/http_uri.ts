@@ -23,7 +23,9 @@ function createBaseHttpUri(): HttpUri {
   return { uri: "", httpUpstreamType: undefined, timeout: undefined, _unknownFields: {} };
 }
 
-export const HttpUri: MessageFns<HttpUri> = {
+export const HttpUri: MessageFns<HttpUri, "envoy.config.core.v3.HttpUri"> = {
+  $type: "envoy.config.core.v3.HttpUri" as const,
+
   encode(message: HttpUri, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.uri !== "") {
       writer.uint32(10).string(message.uri);
@@ -135,7 +137,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

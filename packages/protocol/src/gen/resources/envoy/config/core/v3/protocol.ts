@@ -16,7 +16,7 @@ export interface Http1ProtocolOptions {
   readonly allowAbsoluteUrl: boolean | undefined;
   readonly acceptHttp10: boolean;
   readonly defaultHostForHttp10: string;
-  readonly headerKeyFormat: Uint8Array;
+  readonly headerKeyFormat?: Uint8Array | undefined;
   readonly enableTrailers: boolean;
   readonly allowChunkedLength: boolean;
   readonly overrideStreamErrorOnInvalidHttpMessage: boolean | undefined;
@@ -41,7 +41,7 @@ export interface Http2ProtocolOptions {
   readonly streamErrorOnInvalidHttpMessaging: boolean;
   readonly overrideStreamErrorOnInvalidHttpMessage: boolean | undefined;
   readonly customSettingsParameters: readonly Uint8Array[];
-  readonly connectionKeepalive: Uint8Array;
+  readonly connectionKeepalive?: Uint8Array | undefined;
   readonly useOghttp2Codec: boolean | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -51,7 +51,7 @@ function createBaseHttp1ProtocolOptions(): Http1ProtocolOptions {
     allowAbsoluteUrl: undefined,
     acceptHttp10: false,
     defaultHostForHttp10: "",
-    headerKeyFormat: new Uint8Array(0),
+    headerKeyFormat: undefined,
     enableTrailers: false,
     allowChunkedLength: false,
     overrideStreamErrorOnInvalidHttpMessage: undefined,
@@ -62,7 +62,9 @@ function createBaseHttp1ProtocolOptions(): Http1ProtocolOptions {
   };
 }
 
-export const Http1ProtocolOptions: MessageFns<Http1ProtocolOptions> = {
+export const Http1ProtocolOptions: MessageFns<Http1ProtocolOptions, "envoy.config.core.v3.Http1ProtocolOptions"> = {
+  $type: "envoy.config.core.v3.Http1ProtocolOptions" as const,
+
   encode(message: Http1ProtocolOptions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.allowAbsoluteUrl !== undefined) {
       BoolValue.encode({ value: message.allowAbsoluteUrl! }, writer.uint32(10).fork()).join();
@@ -73,7 +75,7 @@ export const Http1ProtocolOptions: MessageFns<Http1ProtocolOptions> = {
     if (message.defaultHostForHttp10 !== "") {
       writer.uint32(26).string(message.defaultHostForHttp10);
     }
-    if (message.headerKeyFormat.length !== 0) {
+    if (message.headerKeyFormat !== undefined) {
       writer.uint32(34).bytes(message.headerKeyFormat);
     }
     if (message.enableTrailers !== false) {
@@ -226,7 +228,7 @@ export const Http1ProtocolOptions: MessageFns<Http1ProtocolOptions> = {
     message.allowAbsoluteUrl = object.allowAbsoluteUrl ?? undefined;
     message.acceptHttp10 = object.acceptHttp10 ?? false;
     message.defaultHostForHttp10 = object.defaultHostForHttp10 ?? "";
-    message.headerKeyFormat = object.headerKeyFormat ?? new Uint8Array(0);
+    message.headerKeyFormat = object.headerKeyFormat ?? undefined;
     message.enableTrailers = object.enableTrailers ?? false;
     message.allowChunkedLength = object.allowChunkedLength ?? false;
     message.overrideStreamErrorOnInvalidHttpMessage = object.overrideStreamErrorOnInvalidHttpMessage ?? undefined;
@@ -253,13 +255,15 @@ function createBaseHttp2ProtocolOptions(): Http2ProtocolOptions {
     streamErrorOnInvalidHttpMessaging: false,
     overrideStreamErrorOnInvalidHttpMessage: undefined,
     customSettingsParameters: [],
-    connectionKeepalive: new Uint8Array(0),
+    connectionKeepalive: undefined,
     useOghttp2Codec: undefined,
     _unknownFields: {},
   };
 }
 
-export const Http2ProtocolOptions: MessageFns<Http2ProtocolOptions> = {
+export const Http2ProtocolOptions: MessageFns<Http2ProtocolOptions, "envoy.config.core.v3.Http2ProtocolOptions"> = {
+  $type: "envoy.config.core.v3.Http2ProtocolOptions" as const,
+
   encode(message: Http2ProtocolOptions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.hpackTableSize !== undefined) {
       UInt32Value.encode({ value: message.hpackTableSize! }, writer.uint32(10).fork()).join();
@@ -305,7 +309,7 @@ export const Http2ProtocolOptions: MessageFns<Http2ProtocolOptions> = {
     for (const v of message.customSettingsParameters) {
       writer.uint32(106).bytes(v!);
     }
-    if (message.connectionKeepalive.length !== 0) {
+    if (message.connectionKeepalive !== undefined) {
       writer.uint32(122).bytes(message.connectionKeepalive);
     }
     if (message.useOghttp2Codec !== undefined) {
@@ -504,7 +508,7 @@ export const Http2ProtocolOptions: MessageFns<Http2ProtocolOptions> = {
     message.streamErrorOnInvalidHttpMessaging = object.streamErrorOnInvalidHttpMessaging ?? false;
     message.overrideStreamErrorOnInvalidHttpMessage = object.overrideStreamErrorOnInvalidHttpMessage ?? undefined;
     message.customSettingsParameters = object.customSettingsParameters?.map((e) => e) || [];
-    message.connectionKeepalive = object.connectionKeepalive ?? new Uint8Array(0);
+    message.connectionKeepalive = object.connectionKeepalive ?? undefined;
     message.useOghttp2Codec = object.useOghttp2Codec ?? undefined;
     return message;
   },
@@ -520,7 +524,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -16,7 +16,7 @@ export interface ClusterLoadAssignment {
   readonly clusterName: string;
   readonly endpoints: readonly LocalityLbEndpoints[];
   readonly namedEndpoints: Map<string, Endpoint>;
-  readonly policy: Uint8Array;
+  readonly policy?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -27,10 +27,15 @@ export interface ClusterLoadAssignment_NamedEndpointsEntry {
 }
 
 function createBaseClusterLoadAssignment(): ClusterLoadAssignment {
-  return { clusterName: "", endpoints: [], namedEndpoints: new Map(), policy: new Uint8Array(0), _unknownFields: {} };
+  return { clusterName: "", endpoints: [], namedEndpoints: new Map(), policy: undefined, _unknownFields: {} };
 }
 
-export const ClusterLoadAssignment: MessageFns<ClusterLoadAssignment> = {
+export const ClusterLoadAssignment: MessageFns<
+  ClusterLoadAssignment,
+  "envoy.config.endpoint.v3.ClusterLoadAssignment"
+> = {
+  $type: "envoy.config.endpoint.v3.ClusterLoadAssignment" as const,
+
   encode(message: ClusterLoadAssignment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.clusterName !== "") {
       writer.uint32(10).string(message.clusterName);
@@ -41,7 +46,7 @@ export const ClusterLoadAssignment: MessageFns<ClusterLoadAssignment> = {
     message.namedEndpoints.forEach((value, key) => {
       ClusterLoadAssignment_NamedEndpointsEntry.encode({ key: key as any, value }, writer.uint32(42).fork()).join();
     });
-    if (message.policy.length !== 0) {
+    if (message.policy !== undefined) {
       writer.uint32(34).bytes(message.policy);
     }
     if (message._unknownFields !== undefined) {
@@ -139,7 +144,7 @@ export const ClusterLoadAssignment: MessageFns<ClusterLoadAssignment> = {
       });
       return m;
     })();
-    message.policy = object.policy ?? new Uint8Array(0);
+    message.policy = object.policy ?? undefined;
     return message;
   },
 };
@@ -148,7 +153,12 @@ function createBaseClusterLoadAssignment_NamedEndpointsEntry(): ClusterLoadAssig
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const ClusterLoadAssignment_NamedEndpointsEntry: MessageFns<ClusterLoadAssignment_NamedEndpointsEntry> = {
+export const ClusterLoadAssignment_NamedEndpointsEntry: MessageFns<
+  ClusterLoadAssignment_NamedEndpointsEntry,
+  "envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry"
+> = {
+  $type: "envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry" as const,
+
   encode(message: ClusterLoadAssignment_NamedEndpointsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -241,7 +251,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

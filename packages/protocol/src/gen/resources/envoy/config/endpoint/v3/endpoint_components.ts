@@ -17,7 +17,7 @@ export const protobufFileName = "envoy/config/endpoint/v3/endpoint_components.pr
 
 export interface Endpoint {
   readonly address: Address | undefined;
-  readonly healthCheckConfig: Uint8Array;
+  readonly healthCheckConfig?: Uint8Array | undefined;
   readonly hostname: string;
   readonly additionalAddresses: readonly Uint8Array[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -51,19 +51,21 @@ export interface LocalityLbEndpoints {
 function createBaseEndpoint(): Endpoint {
   return {
     address: undefined,
-    healthCheckConfig: new Uint8Array(0),
+    healthCheckConfig: undefined,
     hostname: "",
     additionalAddresses: [],
     _unknownFields: {},
   };
 }
 
-export const Endpoint: MessageFns<Endpoint> = {
+export const Endpoint: MessageFns<Endpoint, "envoy.config.endpoint.v3.Endpoint"> = {
+  $type: "envoy.config.endpoint.v3.Endpoint" as const,
+
   encode(message: Endpoint, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.address !== undefined) {
       Address.encode(message.address, writer.uint32(10).fork()).join();
     }
-    if (message.healthCheckConfig.length !== 0) {
+    if (message.healthCheckConfig !== undefined) {
       writer.uint32(18).bytes(message.healthCheckConfig);
     }
     if (message.hostname !== "") {
@@ -156,7 +158,7 @@ export const Endpoint: MessageFns<Endpoint> = {
     message.address = (object.address !== undefined && object.address !== null)
       ? Address.fromPartial(object.address)
       : undefined;
-    message.healthCheckConfig = object.healthCheckConfig ?? new Uint8Array(0);
+    message.healthCheckConfig = object.healthCheckConfig ?? undefined;
     message.hostname = object.hostname ?? "";
     message.additionalAddresses = object.additionalAddresses?.map((e) => e) || [];
     return message;
@@ -173,7 +175,9 @@ function createBaseLbEndpoint(): LbEndpoint {
   };
 }
 
-export const LbEndpoint: MessageFns<LbEndpoint> = {
+export const LbEndpoint: MessageFns<LbEndpoint, "envoy.config.endpoint.v3.LbEndpoint"> = {
+  $type: "envoy.config.endpoint.v3.LbEndpoint" as const,
+
   encode(message: LbEndpoint, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.hostIdentifier?.$case) {
       case "endpoint":
@@ -317,7 +321,9 @@ function createBaseLocalityLbEndpoints(): LocalityLbEndpoints {
   };
 }
 
-export const LocalityLbEndpoints: MessageFns<LocalityLbEndpoints> = {
+export const LocalityLbEndpoints: MessageFns<LocalityLbEndpoints, "envoy.config.endpoint.v3.LocalityLbEndpoints"> = {
+  $type: "envoy.config.endpoint.v3.LocalityLbEndpoints" as const,
+
   encode(message: LocalityLbEndpoints, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.locality !== undefined) {
       Locality.encode(message.locality, writer.uint32(10).fork()).join();
@@ -496,7 +502,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

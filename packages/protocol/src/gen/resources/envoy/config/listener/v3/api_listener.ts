@@ -21,7 +21,9 @@ function createBaseApiListener(): ApiListener {
   return { apiListener: undefined, _unknownFields: {} };
 }
 
-export const ApiListener: MessageFns<ApiListener> = {
+export const ApiListener: MessageFns<ApiListener, "envoy.config.listener.v3.ApiListener"> = {
+  $type: "envoy.config.listener.v3.ApiListener" as const,
+
   encode(message: ApiListener, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.apiListener !== undefined) {
       Any.encode(message.apiListener, writer.uint32(10).fork()).join();
@@ -100,7 +102,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -19,7 +19,7 @@ export const protobufFileName = "envoy/config/listener/v3/listener.proto";
 
 export interface AdditionalAddress {
   readonly address: Address | undefined;
-  readonly socketOptions: Uint8Array;
+  readonly socketOptions?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -29,12 +29,12 @@ export interface Listener {
   readonly additionalAddresses: readonly AdditionalAddress[];
   readonly statPrefix: string;
   readonly filterChains: readonly FilterChain[];
-  readonly filterChainMatcher: Uint8Array;
+  readonly filterChainMatcher?: Uint8Array | undefined;
   readonly useOriginalDst: boolean | undefined;
   readonly defaultFilterChain: FilterChain | undefined;
   readonly perConnectionBufferLimitBytes: number | undefined;
   readonly metadata: Metadata | undefined;
-  readonly deprecatedV1: Uint8Array;
+  readonly deprecatedV1?: Uint8Array | undefined;
   readonly drainType: number;
   readonly listenerFilters: readonly ListenerFilter[];
   readonly listenerFiltersTimeout: Duration | undefined;
@@ -44,9 +44,9 @@ export interface Listener {
   readonly socketOptions: readonly Uint8Array[];
   readonly tcpFastOpenQueueLength: number | undefined;
   readonly trafficDirection: number;
-  readonly udpListenerConfig: Uint8Array;
+  readonly udpListenerConfig?: Uint8Array | undefined;
   readonly apiListener: ApiListener | undefined;
-  readonly connectionBalanceConfig: Uint8Array;
+  readonly connectionBalanceConfig?: Uint8Array | undefined;
   readonly reusePort: boolean;
   readonly enableReusePort: boolean | undefined;
   readonly accessLog: readonly Uint8Array[];
@@ -61,15 +61,17 @@ export interface Listener {
 }
 
 function createBaseAdditionalAddress(): AdditionalAddress {
-  return { address: undefined, socketOptions: new Uint8Array(0), _unknownFields: {} };
+  return { address: undefined, socketOptions: undefined, _unknownFields: {} };
 }
 
-export const AdditionalAddress: MessageFns<AdditionalAddress> = {
+export const AdditionalAddress: MessageFns<AdditionalAddress, "envoy.config.listener.v3.AdditionalAddress"> = {
+  $type: "envoy.config.listener.v3.AdditionalAddress" as const,
+
   encode(message: AdditionalAddress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.address !== undefined) {
       Address.encode(message.address, writer.uint32(10).fork()).join();
     }
-    if (message.socketOptions.length !== 0) {
+    if (message.socketOptions !== undefined) {
       writer.uint32(18).bytes(message.socketOptions);
     }
     if (message._unknownFields !== undefined) {
@@ -140,7 +142,7 @@ export const AdditionalAddress: MessageFns<AdditionalAddress> = {
     message.address = (object.address !== undefined && object.address !== null)
       ? Address.fromPartial(object.address)
       : undefined;
-    message.socketOptions = object.socketOptions ?? new Uint8Array(0);
+    message.socketOptions = object.socketOptions ?? undefined;
     return message;
   },
 };
@@ -152,12 +154,12 @@ function createBaseListener(): Listener {
     additionalAddresses: [],
     statPrefix: "",
     filterChains: [],
-    filterChainMatcher: new Uint8Array(0),
+    filterChainMatcher: undefined,
     useOriginalDst: undefined,
     defaultFilterChain: undefined,
     perConnectionBufferLimitBytes: undefined,
     metadata: undefined,
-    deprecatedV1: new Uint8Array(0),
+    deprecatedV1: undefined,
     drainType: 0,
     listenerFilters: [],
     listenerFiltersTimeout: undefined,
@@ -167,9 +169,9 @@ function createBaseListener(): Listener {
     socketOptions: [],
     tcpFastOpenQueueLength: undefined,
     trafficDirection: 0,
-    udpListenerConfig: new Uint8Array(0),
+    udpListenerConfig: undefined,
     apiListener: undefined,
-    connectionBalanceConfig: new Uint8Array(0),
+    connectionBalanceConfig: undefined,
     reusePort: false,
     enableReusePort: undefined,
     accessLog: [],
@@ -184,7 +186,9 @@ function createBaseListener(): Listener {
   };
 }
 
-export const Listener: MessageFns<Listener> = {
+export const Listener: MessageFns<Listener, "envoy.config.listener.v3.Listener"> = {
+  $type: "envoy.config.listener.v3.Listener" as const,
+
   encode(message: Listener, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -201,7 +205,7 @@ export const Listener: MessageFns<Listener> = {
     for (const v of message.filterChains) {
       FilterChain.encode(v!, writer.uint32(26).fork()).join();
     }
-    if (message.filterChainMatcher.length !== 0) {
+    if (message.filterChainMatcher !== undefined) {
       writer.uint32(258).bytes(message.filterChainMatcher);
     }
     if (message.useOriginalDst !== undefined) {
@@ -216,7 +220,7 @@ export const Listener: MessageFns<Listener> = {
     if (message.metadata !== undefined) {
       Metadata.encode(message.metadata, writer.uint32(50).fork()).join();
     }
-    if (message.deprecatedV1.length !== 0) {
+    if (message.deprecatedV1 !== undefined) {
       writer.uint32(58).bytes(message.deprecatedV1);
     }
     if (message.drainType !== 0) {
@@ -246,13 +250,13 @@ export const Listener: MessageFns<Listener> = {
     if (message.trafficDirection !== 0) {
       writer.uint32(128).int32(message.trafficDirection);
     }
-    if (message.udpListenerConfig.length !== 0) {
+    if (message.udpListenerConfig !== undefined) {
       writer.uint32(146).bytes(message.udpListenerConfig);
     }
     if (message.apiListener !== undefined) {
       ApiListener.encode(message.apiListener, writer.uint32(154).fork()).join();
     }
-    if (message.connectionBalanceConfig.length !== 0) {
+    if (message.connectionBalanceConfig !== undefined) {
       writer.uint32(162).bytes(message.connectionBalanceConfig);
     }
     if (message.reusePort !== false) {
@@ -607,7 +611,7 @@ export const Listener: MessageFns<Listener> = {
     message.additionalAddresses = object.additionalAddresses?.map((e) => AdditionalAddress.fromPartial(e)) || [];
     message.statPrefix = object.statPrefix ?? "";
     message.filterChains = object.filterChains?.map((e) => FilterChain.fromPartial(e)) || [];
-    message.filterChainMatcher = object.filterChainMatcher ?? new Uint8Array(0);
+    message.filterChainMatcher = object.filterChainMatcher ?? undefined;
     message.useOriginalDst = object.useOriginalDst ?? undefined;
     message.defaultFilterChain = (object.defaultFilterChain !== undefined && object.defaultFilterChain !== null)
       ? FilterChain.fromPartial(object.defaultFilterChain)
@@ -616,7 +620,7 @@ export const Listener: MessageFns<Listener> = {
     message.metadata = (object.metadata !== undefined && object.metadata !== null)
       ? Metadata.fromPartial(object.metadata)
       : undefined;
-    message.deprecatedV1 = object.deprecatedV1 ?? new Uint8Array(0);
+    message.deprecatedV1 = object.deprecatedV1 ?? undefined;
     message.drainType = object.drainType ?? 0;
     message.listenerFilters = object.listenerFilters?.map((e) => ListenerFilter.fromPartial(e)) || [];
     message.listenerFiltersTimeout =
@@ -629,11 +633,11 @@ export const Listener: MessageFns<Listener> = {
     message.socketOptions = object.socketOptions?.map((e) => e) || [];
     message.tcpFastOpenQueueLength = object.tcpFastOpenQueueLength ?? undefined;
     message.trafficDirection = object.trafficDirection ?? 0;
-    message.udpListenerConfig = object.udpListenerConfig ?? new Uint8Array(0);
+    message.udpListenerConfig = object.udpListenerConfig ?? undefined;
     message.apiListener = (object.apiListener !== undefined && object.apiListener !== null)
       ? ApiListener.fromPartial(object.apiListener)
       : undefined;
-    message.connectionBalanceConfig = object.connectionBalanceConfig ?? new Uint8Array(0);
+    message.connectionBalanceConfig = object.connectionBalanceConfig ?? undefined;
     message.reusePort = object.reusePort ?? false;
     message.enableReusePort = object.enableReusePort ?? undefined;
     message.accessLog = object.accessLog?.map((e) => e) || [];
@@ -665,7 +669,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -45,10 +45,10 @@ export interface FilterChain {
   readonly filters: readonly Filter[];
   readonly useProxyProto: boolean | undefined;
   readonly metadata: Metadata | undefined;
-  readonly transportSocket: Uint8Array;
+  readonly transportSocket?: Uint8Array | undefined;
   readonly transportSocketConnectTimeout: Duration | undefined;
   readonly name: string;
-  readonly onDemandConfiguration: Uint8Array;
+  readonly onDemandConfiguration?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -58,7 +58,7 @@ export interface ListenerFilter {
     readonly $case: "configDiscovery";
     readonly value: Uint8Array;
   } | undefined;
-  readonly filterDisabled: Uint8Array;
+  readonly filterDisabled?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -66,7 +66,9 @@ function createBaseFilter(): Filter {
   return { name: "", configType: undefined, _unknownFields: {} };
 }
 
-export const Filter: MessageFns<Filter> = {
+export const Filter: MessageFns<Filter, "envoy.config.listener.v3.Filter"> = {
+  $type: "envoy.config.listener.v3.Filter" as const,
+
   encode(message: Filter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -188,7 +190,9 @@ function createBaseFilterChainMatch(): FilterChainMatch {
   };
 }
 
-export const FilterChainMatch: MessageFns<FilterChainMatch> = {
+export const FilterChainMatch: MessageFns<FilterChainMatch, "envoy.config.listener.v3.FilterChainMatch"> = {
+  $type: "envoy.config.listener.v3.FilterChainMatch" as const,
+
   encode(message: FilterChainMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.destinationPort !== undefined) {
       UInt32Value.encode({ value: message.destinationPort! }, writer.uint32(66).fork()).join();
@@ -395,15 +399,17 @@ function createBaseFilterChain(): FilterChain {
     filters: [],
     useProxyProto: undefined,
     metadata: undefined,
-    transportSocket: new Uint8Array(0),
+    transportSocket: undefined,
     transportSocketConnectTimeout: undefined,
     name: "",
-    onDemandConfiguration: new Uint8Array(0),
+    onDemandConfiguration: undefined,
     _unknownFields: {},
   };
 }
 
-export const FilterChain: MessageFns<FilterChain> = {
+export const FilterChain: MessageFns<FilterChain, "envoy.config.listener.v3.FilterChain"> = {
+  $type: "envoy.config.listener.v3.FilterChain" as const,
+
   encode(message: FilterChain, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.filterChainMatch !== undefined) {
       FilterChainMatch.encode(message.filterChainMatch, writer.uint32(10).fork()).join();
@@ -417,7 +423,7 @@ export const FilterChain: MessageFns<FilterChain> = {
     if (message.metadata !== undefined) {
       Metadata.encode(message.metadata, writer.uint32(42).fork()).join();
     }
-    if (message.transportSocket.length !== 0) {
+    if (message.transportSocket !== undefined) {
       writer.uint32(50).bytes(message.transportSocket);
     }
     if (message.transportSocketConnectTimeout !== undefined) {
@@ -426,7 +432,7 @@ export const FilterChain: MessageFns<FilterChain> = {
     if (message.name !== "") {
       writer.uint32(58).string(message.name);
     }
-    if (message.onDemandConfiguration.length !== 0) {
+    if (message.onDemandConfiguration !== undefined) {
       writer.uint32(66).bytes(message.onDemandConfiguration);
     }
     if (message._unknownFields !== undefined) {
@@ -550,22 +556,24 @@ export const FilterChain: MessageFns<FilterChain> = {
     message.metadata = (object.metadata !== undefined && object.metadata !== null)
       ? Metadata.fromPartial(object.metadata)
       : undefined;
-    message.transportSocket = object.transportSocket ?? new Uint8Array(0);
+    message.transportSocket = object.transportSocket ?? undefined;
     message.transportSocketConnectTimeout =
       (object.transportSocketConnectTimeout !== undefined && object.transportSocketConnectTimeout !== null)
         ? Duration.fromPartial(object.transportSocketConnectTimeout)
         : undefined;
     message.name = object.name ?? "";
-    message.onDemandConfiguration = object.onDemandConfiguration ?? new Uint8Array(0);
+    message.onDemandConfiguration = object.onDemandConfiguration ?? undefined;
     return message;
   },
 };
 
 function createBaseListenerFilter(): ListenerFilter {
-  return { name: "", configType: undefined, filterDisabled: new Uint8Array(0), _unknownFields: {} };
+  return { name: "", configType: undefined, filterDisabled: undefined, _unknownFields: {} };
 }
 
-export const ListenerFilter: MessageFns<ListenerFilter> = {
+export const ListenerFilter: MessageFns<ListenerFilter, "envoy.config.listener.v3.ListenerFilter"> = {
+  $type: "envoy.config.listener.v3.ListenerFilter" as const,
+
   encode(message: ListenerFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -578,7 +586,7 @@ export const ListenerFilter: MessageFns<ListenerFilter> = {
         writer.uint32(42).bytes(message.configType.value);
         break;
     }
-    if (message.filterDisabled.length !== 0) {
+    if (message.filterDisabled !== undefined) {
       writer.uint32(34).bytes(message.filterDisabled);
     }
     if (message._unknownFields !== undefined) {
@@ -677,7 +685,7 @@ export const ListenerFilter: MessageFns<ListenerFilter> = {
         break;
       }
     }
-    message.filterDisabled = object.filterDisabled ?? new Uint8Array(0);
+    message.filterDisabled = object.filterDisabled ?? undefined;
     return message;
   },
 };
@@ -692,7 +700,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -22,7 +22,7 @@ export const protobufFileName = "envoy/config/rbac/v3/rbac.proto";
 export interface RBAC {
   readonly action: RBAC_Action;
   readonly policies: Map<string, Policy>;
-  readonly auditLoggingOptions: Uint8Array;
+  readonly auditLoggingOptions?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -46,8 +46,8 @@ export interface RBAC_PoliciesEntry {
 export interface Policy {
   readonly permissions: readonly Permission[];
   readonly principals: readonly Principal[];
-  readonly condition: Uint8Array;
-  readonly checkedCondition: Uint8Array;
+  readonly condition?: Uint8Array | undefined;
+  readonly checkedCondition?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -99,10 +99,12 @@ export interface Principal_Set {
 }
 
 function createBaseRBAC(): RBAC {
-  return { action: 0, policies: new Map(), auditLoggingOptions: new Uint8Array(0), _unknownFields: {} };
+  return { action: 0, policies: new Map(), auditLoggingOptions: undefined, _unknownFields: {} };
 }
 
-export const RBAC: MessageFns<RBAC> = {
+export const RBAC: MessageFns<RBAC, "envoy.config.rbac.v3.RBAC"> = {
+  $type: "envoy.config.rbac.v3.RBAC" as const,
+
   encode(message: RBAC, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.action !== 0) {
       writer.uint32(8).int32(message.action);
@@ -110,7 +112,7 @@ export const RBAC: MessageFns<RBAC> = {
     message.policies.forEach((value, key) => {
       RBAC_PoliciesEntry.encode({ key: key as any, value }, writer.uint32(18).fork()).join();
     });
-    if (message.auditLoggingOptions.length !== 0) {
+    if (message.auditLoggingOptions !== undefined) {
       writer.uint32(26).bytes(message.auditLoggingOptions);
     }
     if (message._unknownFields !== undefined) {
@@ -199,7 +201,7 @@ export const RBAC: MessageFns<RBAC> = {
       });
       return m;
     })();
-    message.auditLoggingOptions = object.auditLoggingOptions ?? new Uint8Array(0);
+    message.auditLoggingOptions = object.auditLoggingOptions ?? undefined;
     return message;
   },
 };
@@ -208,7 +210,9 @@ function createBaseRBAC_PoliciesEntry(): RBAC_PoliciesEntry {
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const RBAC_PoliciesEntry: MessageFns<RBAC_PoliciesEntry> = {
+export const RBAC_PoliciesEntry: MessageFns<RBAC_PoliciesEntry, "envoy.config.rbac.v3.RBAC.PoliciesEntry"> = {
+  $type: "envoy.config.rbac.v3.RBAC.PoliciesEntry" as const,
+
   encode(message: RBAC_PoliciesEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -290,16 +294,12 @@ export const RBAC_PoliciesEntry: MessageFns<RBAC_PoliciesEntry> = {
 };
 
 function createBasePolicy(): Policy {
-  return {
-    permissions: [],
-    principals: [],
-    condition: new Uint8Array(0),
-    checkedCondition: new Uint8Array(0),
-    _unknownFields: {},
-  };
+  return { permissions: [], principals: [], condition: undefined, checkedCondition: undefined, _unknownFields: {} };
 }
 
-export const Policy: MessageFns<Policy> = {
+export const Policy: MessageFns<Policy, "envoy.config.rbac.v3.Policy"> = {
+  $type: "envoy.config.rbac.v3.Policy" as const,
+
   encode(message: Policy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.permissions) {
       Permission.encode(v!, writer.uint32(10).fork()).join();
@@ -307,10 +307,10 @@ export const Policy: MessageFns<Policy> = {
     for (const v of message.principals) {
       Principal.encode(v!, writer.uint32(18).fork()).join();
     }
-    if (message.condition.length !== 0) {
+    if (message.condition !== undefined) {
       writer.uint32(26).bytes(message.condition);
     }
-    if (message.checkedCondition.length !== 0) {
+    if (message.checkedCondition !== undefined) {
       writer.uint32(34).bytes(message.checkedCondition);
     }
     if (message._unknownFields !== undefined) {
@@ -396,8 +396,8 @@ export const Policy: MessageFns<Policy> = {
     const message = createBasePolicy() as any;
     message.permissions = object.permissions?.map((e) => Permission.fromPartial(e)) || [];
     message.principals = object.principals?.map((e) => Principal.fromPartial(e)) || [];
-    message.condition = object.condition ?? new Uint8Array(0);
-    message.checkedCondition = object.checkedCondition ?? new Uint8Array(0);
+    message.condition = object.condition ?? undefined;
+    message.checkedCondition = object.checkedCondition ?? undefined;
     return message;
   },
 };
@@ -406,7 +406,9 @@ function createBasePermission(): Permission {
   return { rule: undefined, _unknownFields: {} };
 }
 
-export const Permission: MessageFns<Permission> = {
+export const Permission: MessageFns<Permission, "envoy.config.rbac.v3.Permission"> = {
+  $type: "envoy.config.rbac.v3.Permission" as const,
+
   encode(message: Permission, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.rule?.$case) {
       case "andRules":
@@ -690,7 +692,9 @@ function createBasePermission_Set(): Permission_Set {
   return { rules: [], _unknownFields: {} };
 }
 
-export const Permission_Set: MessageFns<Permission_Set> = {
+export const Permission_Set: MessageFns<Permission_Set, "envoy.config.rbac.v3.Permission.Set"> = {
+  $type: "envoy.config.rbac.v3.Permission.Set" as const,
+
   encode(message: Permission_Set, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.rules) {
       Permission.encode(v!, writer.uint32(10).fork()).join();
@@ -761,7 +765,9 @@ function createBasePrincipal(): Principal {
   return { identifier: undefined, _unknownFields: {} };
 }
 
-export const Principal: MessageFns<Principal> = {
+export const Principal: MessageFns<Principal, "envoy.config.rbac.v3.Principal"> = {
+  $type: "envoy.config.rbac.v3.Principal" as const,
+
   encode(message: Principal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.identifier?.$case) {
       case "andIds":
@@ -1028,7 +1034,9 @@ function createBasePrincipal_Set(): Principal_Set {
   return { ids: [], _unknownFields: {} };
 }
 
-export const Principal_Set: MessageFns<Principal_Set> = {
+export const Principal_Set: MessageFns<Principal_Set, "envoy.config.rbac.v3.Principal.Set"> = {
+  $type: "envoy.config.rbac.v3.Principal.Set" as const,
+
   encode(message: Principal_Set, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.ids) {
       Principal.encode(v!, writer.uint32(10).fork()).join();
@@ -1105,7 +1113,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

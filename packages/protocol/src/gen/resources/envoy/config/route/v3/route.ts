@@ -18,7 +18,7 @@ export const protobufFileName = "envoy/config/route/v3/route.proto";
 export interface RouteConfiguration {
   readonly name: string;
   readonly virtualHosts: readonly VirtualHost[];
-  readonly vhds: Uint8Array;
+  readonly vhds?: Uint8Array | undefined;
   readonly internalOnlyHeaders: readonly string[];
   readonly responseHeadersToAdd: readonly HeaderValueOption[];
   readonly responseHeadersToRemove: readonly string[];
@@ -46,7 +46,7 @@ function createBaseRouteConfiguration(): RouteConfiguration {
   return {
     name: "",
     virtualHosts: [],
-    vhds: new Uint8Array(0),
+    vhds: undefined,
     internalOnlyHeaders: [],
     responseHeadersToAdd: [],
     responseHeadersToRemove: [],
@@ -65,7 +65,9 @@ function createBaseRouteConfiguration(): RouteConfiguration {
   };
 }
 
-export const RouteConfiguration: MessageFns<RouteConfiguration> = {
+export const RouteConfiguration: MessageFns<RouteConfiguration, "envoy.config.route.v3.RouteConfiguration"> = {
+  $type: "envoy.config.route.v3.RouteConfiguration" as const,
+
   encode(message: RouteConfiguration, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -73,7 +75,7 @@ export const RouteConfiguration: MessageFns<RouteConfiguration> = {
     for (const v of message.virtualHosts) {
       VirtualHost.encode(v!, writer.uint32(18).fork()).join();
     }
-    if (message.vhds.length !== 0) {
+    if (message.vhds !== undefined) {
       writer.uint32(74).bytes(message.vhds);
     }
     for (const v of message.internalOnlyHeaders) {
@@ -308,7 +310,7 @@ export const RouteConfiguration: MessageFns<RouteConfiguration> = {
     const message = createBaseRouteConfiguration() as any;
     message.name = object.name ?? "";
     message.virtualHosts = object.virtualHosts?.map((e) => VirtualHost.fromPartial(e)) || [];
-    message.vhds = object.vhds ?? new Uint8Array(0);
+    message.vhds = object.vhds ?? undefined;
     message.internalOnlyHeaders = object.internalOnlyHeaders?.map((e) => e) || [];
     message.responseHeadersToAdd = object.responseHeadersToAdd?.map((e) => HeaderValueOption.fromPartial(e)) || [];
     message.responseHeadersToRemove = object.responseHeadersToRemove?.map((e) => e) || [];
@@ -342,7 +344,12 @@ function createBaseRouteConfiguration_TypedPerFilterConfigEntry(): RouteConfigur
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const RouteConfiguration_TypedPerFilterConfigEntry: MessageFns<RouteConfiguration_TypedPerFilterConfigEntry> = {
+export const RouteConfiguration_TypedPerFilterConfigEntry: MessageFns<
+  RouteConfiguration_TypedPerFilterConfigEntry,
+  "envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry"
+> = {
+  $type: "envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry" as const,
+
   encode(
     message: RouteConfiguration_TypedPerFilterConfigEntry,
     writer: BinaryWriter = new BinaryWriter(),
@@ -438,7 +445,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -23,7 +23,7 @@ export interface VirtualHost {
   readonly name: string;
   readonly domains: readonly string[];
   readonly routes: readonly Route[];
-  readonly matcher: Uint8Array;
+  readonly matcher?: Uint8Array | undefined;
   readonly requireTls: number;
   readonly virtualClusters: readonly Uint8Array[];
   readonly rateLimits: readonly Uint8Array[];
@@ -31,13 +31,13 @@ export interface VirtualHost {
   readonly requestHeadersToRemove: readonly string[];
   readonly responseHeadersToAdd: readonly HeaderValueOption[];
   readonly responseHeadersToRemove: readonly string[];
-  readonly cors: Uint8Array;
+  readonly cors?: Uint8Array | undefined;
   readonly typedPerFilterConfig: Map<string, Any>;
   readonly includeRequestAttemptCount: boolean;
   readonly includeAttemptCountInResponse: boolean;
   readonly retryPolicy: RetryPolicy | undefined;
   readonly retryPolicyTypedConfig: Any | undefined;
-  readonly hedgePolicy: Uint8Array;
+  readonly hedgePolicy?: Uint8Array | undefined;
   readonly includeIsTimeoutRetryHeader: boolean;
   readonly perRequestBufferLimitBytes: number | undefined;
   readonly requestMirrorPolicies: readonly RouteAction_RequestMirrorPolicy[];
@@ -62,13 +62,13 @@ export interface Route {
     | { readonly $case: "nonForwardingAction"; readonly value: Uint8Array }
     | undefined;
   readonly metadata: Metadata | undefined;
-  readonly decorator: Uint8Array;
+  readonly decorator?: Uint8Array | undefined;
   readonly typedPerFilterConfig: Map<string, Any>;
   readonly requestHeadersToAdd: readonly HeaderValueOption[];
   readonly requestHeadersToRemove: readonly string[];
   readonly responseHeadersToAdd: readonly HeaderValueOption[];
   readonly responseHeadersToRemove: readonly string[];
-  readonly tracing: Uint8Array;
+  readonly tracing?: Uint8Array | undefined;
   readonly perRequestBufferLimitBytes: number | undefined;
   readonly statPrefix: string;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -122,7 +122,7 @@ export interface RouteMatch {
   readonly headers: readonly HeaderMatcher[];
   readonly queryParameters: readonly QueryParameterMatcher[];
   readonly grpc: RouteMatch_GrpcRouteMatchOptions | undefined;
-  readonly tlsContext: Uint8Array;
+  readonly tlsContext?: Uint8Array | undefined;
   readonly dynamicMetadata: readonly MetadataMatcher[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -161,14 +161,14 @@ export interface RouteAction {
   readonly rateLimits: readonly Uint8Array[];
   readonly includeVhRateLimits: boolean | undefined;
   readonly hashPolicy: readonly Uint8Array[];
-  readonly cors: Uint8Array;
+  readonly cors?: Uint8Array | undefined;
   readonly maxGrpcTimeout: Duration | undefined;
   readonly grpcTimeoutOffset: Duration | undefined;
   readonly upgradeConfigs: readonly Uint8Array[];
-  readonly internalRedirectPolicy: Uint8Array;
+  readonly internalRedirectPolicy?: Uint8Array | undefined;
   readonly internalRedirectAction: number;
   readonly maxInternalRedirects: number | undefined;
-  readonly hedgePolicy: Uint8Array;
+  readonly hedgePolicy?: Uint8Array | undefined;
   readonly maxStreamDuration: RouteAction_MaxStreamDuration | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
@@ -211,13 +211,13 @@ export interface RetryPolicy {
   readonly numRetries: number | undefined;
   readonly perTryTimeout: Duration | undefined;
   readonly perTryIdleTimeout: Duration | undefined;
-  readonly retryPriority: Uint8Array;
+  readonly retryPriority?: Uint8Array | undefined;
   readonly retryHostPredicate: readonly Uint8Array[];
   readonly retryOptionsPredicates: readonly TypedExtensionConfig[];
   readonly hostSelectionRetryMaxAttempts: number;
   readonly retriableStatusCodes: readonly number[];
   readonly retryBackOff: RetryPolicy_RetryBackOff | undefined;
-  readonly rateLimitedRetryBackOff: Uint8Array;
+  readonly rateLimitedRetryBackOff?: Uint8Array | undefined;
   readonly retriableHeaders: readonly HeaderMatcher[];
   readonly retriableRequestHeaders: readonly HeaderMatcher[];
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -304,7 +304,7 @@ function createBaseVirtualHost(): VirtualHost {
     name: "",
     domains: [],
     routes: [],
-    matcher: new Uint8Array(0),
+    matcher: undefined,
     requireTls: 0,
     virtualClusters: [],
     rateLimits: [],
@@ -312,13 +312,13 @@ function createBaseVirtualHost(): VirtualHost {
     requestHeadersToRemove: [],
     responseHeadersToAdd: [],
     responseHeadersToRemove: [],
-    cors: new Uint8Array(0),
+    cors: undefined,
     typedPerFilterConfig: new Map(),
     includeRequestAttemptCount: false,
     includeAttemptCountInResponse: false,
     retryPolicy: undefined,
     retryPolicyTypedConfig: undefined,
-    hedgePolicy: new Uint8Array(0),
+    hedgePolicy: undefined,
     includeIsTimeoutRetryHeader: false,
     perRequestBufferLimitBytes: undefined,
     requestMirrorPolicies: [],
@@ -327,7 +327,9 @@ function createBaseVirtualHost(): VirtualHost {
   };
 }
 
-export const VirtualHost: MessageFns<VirtualHost> = {
+export const VirtualHost: MessageFns<VirtualHost, "envoy.config.route.v3.VirtualHost"> = {
+  $type: "envoy.config.route.v3.VirtualHost" as const,
+
   encode(message: VirtualHost, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -338,7 +340,7 @@ export const VirtualHost: MessageFns<VirtualHost> = {
     for (const v of message.routes) {
       Route.encode(v!, writer.uint32(26).fork()).join();
     }
-    if (message.matcher.length !== 0) {
+    if (message.matcher !== undefined) {
       writer.uint32(170).bytes(message.matcher);
     }
     if (message.requireTls !== 0) {
@@ -362,7 +364,7 @@ export const VirtualHost: MessageFns<VirtualHost> = {
     for (const v of message.responseHeadersToRemove) {
       writer.uint32(90).string(v!);
     }
-    if (message.cors.length !== 0) {
+    if (message.cors !== undefined) {
       writer.uint32(66).bytes(message.cors);
     }
     message.typedPerFilterConfig.forEach((value, key) => {
@@ -380,7 +382,7 @@ export const VirtualHost: MessageFns<VirtualHost> = {
     if (message.retryPolicyTypedConfig !== undefined) {
       Any.encode(message.retryPolicyTypedConfig, writer.uint32(162).fork()).join();
     }
-    if (message.hedgePolicy.length !== 0) {
+    if (message.hedgePolicy !== undefined) {
       writer.uint32(138).bytes(message.hedgePolicy);
     }
     if (message.includeIsTimeoutRetryHeader !== false) {
@@ -626,7 +628,7 @@ export const VirtualHost: MessageFns<VirtualHost> = {
     message.name = object.name ?? "";
     message.domains = object.domains?.map((e) => e) || [];
     message.routes = object.routes?.map((e) => Route.fromPartial(e)) || [];
-    message.matcher = object.matcher ?? new Uint8Array(0);
+    message.matcher = object.matcher ?? undefined;
     message.requireTls = object.requireTls ?? 0;
     message.virtualClusters = object.virtualClusters?.map((e) => e) || [];
     message.rateLimits = object.rateLimits?.map((e) => e) || [];
@@ -634,7 +636,7 @@ export const VirtualHost: MessageFns<VirtualHost> = {
     message.requestHeadersToRemove = object.requestHeadersToRemove?.map((e) => e) || [];
     message.responseHeadersToAdd = object.responseHeadersToAdd?.map((e) => HeaderValueOption.fromPartial(e)) || [];
     message.responseHeadersToRemove = object.responseHeadersToRemove?.map((e) => e) || [];
-    message.cors = object.cors ?? new Uint8Array(0);
+    message.cors = object.cors ?? undefined;
     message.typedPerFilterConfig = (() => {
       const m = new Map();
       (object.typedPerFilterConfig as Map<string, Any> ?? new Map()).forEach((value, key) => {
@@ -653,7 +655,7 @@ export const VirtualHost: MessageFns<VirtualHost> = {
       (object.retryPolicyTypedConfig !== undefined && object.retryPolicyTypedConfig !== null)
         ? Any.fromPartial(object.retryPolicyTypedConfig)
         : undefined;
-    message.hedgePolicy = object.hedgePolicy ?? new Uint8Array(0);
+    message.hedgePolicy = object.hedgePolicy ?? undefined;
     message.includeIsTimeoutRetryHeader = object.includeIsTimeoutRetryHeader ?? false;
     message.perRequestBufferLimitBytes = object.perRequestBufferLimitBytes ?? undefined;
     message.requestMirrorPolicies =
@@ -669,7 +671,12 @@ function createBaseVirtualHost_TypedPerFilterConfigEntry(): VirtualHost_TypedPer
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const VirtualHost_TypedPerFilterConfigEntry: MessageFns<VirtualHost_TypedPerFilterConfigEntry> = {
+export const VirtualHost_TypedPerFilterConfigEntry: MessageFns<
+  VirtualHost_TypedPerFilterConfigEntry,
+  "envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry"
+> = {
+  $type: "envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry" as const,
+
   encode(message: VirtualHost_TypedPerFilterConfigEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -754,20 +761,22 @@ function createBaseRoute(): Route {
     match: undefined,
     action: undefined,
     metadata: undefined,
-    decorator: new Uint8Array(0),
+    decorator: undefined,
     typedPerFilterConfig: new Map(),
     requestHeadersToAdd: [],
     requestHeadersToRemove: [],
     responseHeadersToAdd: [],
     responseHeadersToRemove: [],
-    tracing: new Uint8Array(0),
+    tracing: undefined,
     perRequestBufferLimitBytes: undefined,
     statPrefix: "",
     _unknownFields: {},
   };
 }
 
-export const Route: MessageFns<Route> = {
+export const Route: MessageFns<Route, "envoy.config.route.v3.Route"> = {
+  $type: "envoy.config.route.v3.Route" as const,
+
   encode(message: Route, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(114).string(message.name);
@@ -795,7 +804,7 @@ export const Route: MessageFns<Route> = {
     if (message.metadata !== undefined) {
       Metadata.encode(message.metadata, writer.uint32(34).fork()).join();
     }
-    if (message.decorator.length !== 0) {
+    if (message.decorator !== undefined) {
       writer.uint32(42).bytes(message.decorator);
     }
     message.typedPerFilterConfig.forEach((value, key) => {
@@ -813,7 +822,7 @@ export const Route: MessageFns<Route> = {
     for (const v of message.responseHeadersToRemove) {
       writer.uint32(90).string(v!);
     }
-    if (message.tracing.length !== 0) {
+    if (message.tracing !== undefined) {
       writer.uint32(122).bytes(message.tracing);
     }
     if (message.perRequestBufferLimitBytes !== undefined) {
@@ -1049,7 +1058,7 @@ export const Route: MessageFns<Route> = {
     message.metadata = (object.metadata !== undefined && object.metadata !== null)
       ? Metadata.fromPartial(object.metadata)
       : undefined;
-    message.decorator = object.decorator ?? new Uint8Array(0);
+    message.decorator = object.decorator ?? undefined;
     message.typedPerFilterConfig = (() => {
       const m = new Map();
       (object.typedPerFilterConfig as Map<string, Any> ?? new Map()).forEach((value, key) => {
@@ -1063,7 +1072,7 @@ export const Route: MessageFns<Route> = {
     message.requestHeadersToRemove = object.requestHeadersToRemove?.map((e) => e) || [];
     message.responseHeadersToAdd = object.responseHeadersToAdd?.map((e) => HeaderValueOption.fromPartial(e)) || [];
     message.responseHeadersToRemove = object.responseHeadersToRemove?.map((e) => e) || [];
-    message.tracing = object.tracing ?? new Uint8Array(0);
+    message.tracing = object.tracing ?? undefined;
     message.perRequestBufferLimitBytes = object.perRequestBufferLimitBytes ?? undefined;
     message.statPrefix = object.statPrefix ?? "";
     return message;
@@ -1074,7 +1083,12 @@ function createBaseRoute_TypedPerFilterConfigEntry(): Route_TypedPerFilterConfig
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const Route_TypedPerFilterConfigEntry: MessageFns<Route_TypedPerFilterConfigEntry> = {
+export const Route_TypedPerFilterConfigEntry: MessageFns<
+  Route_TypedPerFilterConfigEntry,
+  "envoy.config.route.v3.Route.TypedPerFilterConfigEntry"
+> = {
+  $type: "envoy.config.route.v3.Route.TypedPerFilterConfigEntry" as const,
+
   encode(message: Route_TypedPerFilterConfigEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -1163,7 +1177,9 @@ function createBaseWeightedCluster(): WeightedCluster {
   };
 }
 
-export const WeightedCluster: MessageFns<WeightedCluster> = {
+export const WeightedCluster: MessageFns<WeightedCluster, "envoy.config.route.v3.WeightedCluster"> = {
+  $type: "envoy.config.route.v3.WeightedCluster" as const,
+
   encode(message: WeightedCluster, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.clusters) {
       WeightedCluster_ClusterWeight.encode(v!, writer.uint32(10).fork()).join();
@@ -1291,7 +1307,12 @@ function createBaseWeightedCluster_ClusterWeight(): WeightedCluster_ClusterWeigh
   };
 }
 
-export const WeightedCluster_ClusterWeight: MessageFns<WeightedCluster_ClusterWeight> = {
+export const WeightedCluster_ClusterWeight: MessageFns<
+  WeightedCluster_ClusterWeight,
+  "envoy.config.route.v3.WeightedCluster.ClusterWeight"
+> = {
+  $type: "envoy.config.route.v3.WeightedCluster.ClusterWeight" as const,
+
   encode(message: WeightedCluster_ClusterWeight, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -1496,8 +1517,11 @@ function createBaseWeightedCluster_ClusterWeight_TypedPerFilterConfigEntry(): We
 }
 
 export const WeightedCluster_ClusterWeight_TypedPerFilterConfigEntry: MessageFns<
-  WeightedCluster_ClusterWeight_TypedPerFilterConfigEntry
+  WeightedCluster_ClusterWeight_TypedPerFilterConfigEntry,
+  "envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry"
 > = {
+  $type: "envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry" as const,
+
   encode(
     message: WeightedCluster_ClusterWeight_TypedPerFilterConfigEntry,
     writer: BinaryWriter = new BinaryWriter(),
@@ -1591,13 +1615,15 @@ function createBaseRouteMatch(): RouteMatch {
     headers: [],
     queryParameters: [],
     grpc: undefined,
-    tlsContext: new Uint8Array(0),
+    tlsContext: undefined,
     dynamicMetadata: [],
     _unknownFields: {},
   };
 }
 
-export const RouteMatch: MessageFns<RouteMatch> = {
+export const RouteMatch: MessageFns<RouteMatch, "envoy.config.route.v3.RouteMatch"> = {
+  $type: "envoy.config.route.v3.RouteMatch" as const,
+
   encode(message: RouteMatch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.pathSpecifier?.$case) {
       case "prefix":
@@ -1634,7 +1660,7 @@ export const RouteMatch: MessageFns<RouteMatch> = {
     if (message.grpc !== undefined) {
       RouteMatch_GrpcRouteMatchOptions.encode(message.grpc, writer.uint32(66).fork()).join();
     }
-    if (message.tlsContext.length !== 0) {
+    if (message.tlsContext !== undefined) {
       writer.uint32(90).bytes(message.tlsContext);
     }
     for (const v of message.dynamicMetadata) {
@@ -1846,7 +1872,7 @@ export const RouteMatch: MessageFns<RouteMatch> = {
     message.grpc = (object.grpc !== undefined && object.grpc !== null)
       ? RouteMatch_GrpcRouteMatchOptions.fromPartial(object.grpc)
       : undefined;
-    message.tlsContext = object.tlsContext ?? new Uint8Array(0);
+    message.tlsContext = object.tlsContext ?? undefined;
     message.dynamicMetadata = object.dynamicMetadata?.map((e) => MetadataMatcher.fromPartial(e)) || [];
     return message;
   },
@@ -1856,7 +1882,12 @@ function createBaseRouteMatch_GrpcRouteMatchOptions(): RouteMatch_GrpcRouteMatch
   return { _unknownFields: {} };
 }
 
-export const RouteMatch_GrpcRouteMatchOptions: MessageFns<RouteMatch_GrpcRouteMatchOptions> = {
+export const RouteMatch_GrpcRouteMatchOptions: MessageFns<
+  RouteMatch_GrpcRouteMatchOptions,
+  "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions"
+> = {
+  $type: "envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions" as const,
+
   encode(message: RouteMatch_GrpcRouteMatchOptions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
@@ -1931,20 +1962,22 @@ function createBaseRouteAction(): RouteAction {
     rateLimits: [],
     includeVhRateLimits: undefined,
     hashPolicy: [],
-    cors: new Uint8Array(0),
+    cors: undefined,
     maxGrpcTimeout: undefined,
     grpcTimeoutOffset: undefined,
     upgradeConfigs: [],
-    internalRedirectPolicy: new Uint8Array(0),
+    internalRedirectPolicy: undefined,
     internalRedirectAction: 0,
     maxInternalRedirects: undefined,
-    hedgePolicy: new Uint8Array(0),
+    hedgePolicy: undefined,
     maxStreamDuration: undefined,
     _unknownFields: {},
   };
 }
 
-export const RouteAction: MessageFns<RouteAction> = {
+export const RouteAction: MessageFns<RouteAction, "envoy.config.route.v3.RouteAction"> = {
+  $type: "envoy.config.route.v3.RouteAction" as const,
+
   encode(message: RouteAction, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.clusterSpecifier?.$case) {
       case "cluster":
@@ -2025,7 +2058,7 @@ export const RouteAction: MessageFns<RouteAction> = {
     for (const v of message.hashPolicy) {
       writer.uint32(122).bytes(v!);
     }
-    if (message.cors.length !== 0) {
+    if (message.cors !== undefined) {
       writer.uint32(138).bytes(message.cors);
     }
     if (message.maxGrpcTimeout !== undefined) {
@@ -2037,7 +2070,7 @@ export const RouteAction: MessageFns<RouteAction> = {
     for (const v of message.upgradeConfigs) {
       writer.uint32(202).bytes(v!);
     }
-    if (message.internalRedirectPolicy.length !== 0) {
+    if (message.internalRedirectPolicy !== undefined) {
       writer.uint32(274).bytes(message.internalRedirectPolicy);
     }
     if (message.internalRedirectAction !== 0) {
@@ -2046,7 +2079,7 @@ export const RouteAction: MessageFns<RouteAction> = {
     if (message.maxInternalRedirects !== undefined) {
       UInt32Value.encode({ value: message.maxInternalRedirects! }, writer.uint32(250).fork()).join();
     }
-    if (message.hedgePolicy.length !== 0) {
+    if (message.hedgePolicy !== undefined) {
       writer.uint32(218).bytes(message.hedgePolicy);
     }
     if (message.maxStreamDuration !== undefined) {
@@ -2480,7 +2513,7 @@ export const RouteAction: MessageFns<RouteAction> = {
     message.rateLimits = object.rateLimits?.map((e) => e) || [];
     message.includeVhRateLimits = object.includeVhRateLimits ?? undefined;
     message.hashPolicy = object.hashPolicy?.map((e) => e) || [];
-    message.cors = object.cors ?? new Uint8Array(0);
+    message.cors = object.cors ?? undefined;
     message.maxGrpcTimeout = (object.maxGrpcTimeout !== undefined && object.maxGrpcTimeout !== null)
       ? Duration.fromPartial(object.maxGrpcTimeout)
       : undefined;
@@ -2488,10 +2521,10 @@ export const RouteAction: MessageFns<RouteAction> = {
       ? Duration.fromPartial(object.grpcTimeoutOffset)
       : undefined;
     message.upgradeConfigs = object.upgradeConfigs?.map((e) => e) || [];
-    message.internalRedirectPolicy = object.internalRedirectPolicy ?? new Uint8Array(0);
+    message.internalRedirectPolicy = object.internalRedirectPolicy ?? undefined;
     message.internalRedirectAction = object.internalRedirectAction ?? 0;
     message.maxInternalRedirects = object.maxInternalRedirects ?? undefined;
-    message.hedgePolicy = object.hedgePolicy ?? new Uint8Array(0);
+    message.hedgePolicy = object.hedgePolicy ?? undefined;
     message.maxStreamDuration = (object.maxStreamDuration !== undefined && object.maxStreamDuration !== null)
       ? RouteAction_MaxStreamDuration.fromPartial(object.maxStreamDuration)
       : undefined;
@@ -2510,7 +2543,12 @@ function createBaseRouteAction_RequestMirrorPolicy(): RouteAction_RequestMirrorP
   };
 }
 
-export const RouteAction_RequestMirrorPolicy: MessageFns<RouteAction_RequestMirrorPolicy> = {
+export const RouteAction_RequestMirrorPolicy: MessageFns<
+  RouteAction_RequestMirrorPolicy,
+  "envoy.config.route.v3.RouteAction.RequestMirrorPolicy"
+> = {
+  $type: "envoy.config.route.v3.RouteAction.RequestMirrorPolicy" as const,
+
   encode(message: RouteAction_RequestMirrorPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.cluster !== "") {
       writer.uint32(10).string(message.cluster);
@@ -2636,7 +2674,12 @@ function createBaseRouteAction_MaxStreamDuration(): RouteAction_MaxStreamDuratio
   };
 }
 
-export const RouteAction_MaxStreamDuration: MessageFns<RouteAction_MaxStreamDuration> = {
+export const RouteAction_MaxStreamDuration: MessageFns<
+  RouteAction_MaxStreamDuration,
+  "envoy.config.route.v3.RouteAction.MaxStreamDuration"
+> = {
+  $type: "envoy.config.route.v3.RouteAction.MaxStreamDuration" as const,
+
   encode(message: RouteAction_MaxStreamDuration, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.maxStreamDuration !== undefined) {
       Duration.encode(message.maxStreamDuration, writer.uint32(10).fork()).join();
@@ -2740,20 +2783,22 @@ function createBaseRetryPolicy(): RetryPolicy {
     numRetries: undefined,
     perTryTimeout: undefined,
     perTryIdleTimeout: undefined,
-    retryPriority: new Uint8Array(0),
+    retryPriority: undefined,
     retryHostPredicate: [],
     retryOptionsPredicates: [],
     hostSelectionRetryMaxAttempts: 0,
     retriableStatusCodes: [],
     retryBackOff: undefined,
-    rateLimitedRetryBackOff: new Uint8Array(0),
+    rateLimitedRetryBackOff: undefined,
     retriableHeaders: [],
     retriableRequestHeaders: [],
     _unknownFields: {},
   };
 }
 
-export const RetryPolicy: MessageFns<RetryPolicy> = {
+export const RetryPolicy: MessageFns<RetryPolicy, "envoy.config.route.v3.RetryPolicy"> = {
+  $type: "envoy.config.route.v3.RetryPolicy" as const,
+
   encode(message: RetryPolicy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.retryOn !== "") {
       writer.uint32(10).string(message.retryOn);
@@ -2767,7 +2812,7 @@ export const RetryPolicy: MessageFns<RetryPolicy> = {
     if (message.perTryIdleTimeout !== undefined) {
       Duration.encode(message.perTryIdleTimeout, writer.uint32(106).fork()).join();
     }
-    if (message.retryPriority.length !== 0) {
+    if (message.retryPriority !== undefined) {
       writer.uint32(34).bytes(message.retryPriority);
     }
     for (const v of message.retryHostPredicate) {
@@ -2789,7 +2834,7 @@ export const RetryPolicy: MessageFns<RetryPolicy> = {
     if (message.retryBackOff !== undefined) {
       RetryPolicy_RetryBackOff.encode(message.retryBackOff, writer.uint32(66).fork()).join();
     }
-    if (message.rateLimitedRetryBackOff.length !== 0) {
+    if (message.rateLimitedRetryBackOff !== undefined) {
       writer.uint32(90).bytes(message.rateLimitedRetryBackOff);
     }
     for (const v of message.retriableHeaders) {
@@ -2969,7 +3014,7 @@ export const RetryPolicy: MessageFns<RetryPolicy> = {
     message.perTryIdleTimeout = (object.perTryIdleTimeout !== undefined && object.perTryIdleTimeout !== null)
       ? Duration.fromPartial(object.perTryIdleTimeout)
       : undefined;
-    message.retryPriority = object.retryPriority ?? new Uint8Array(0);
+    message.retryPriority = object.retryPriority ?? undefined;
     message.retryHostPredicate = object.retryHostPredicate?.map((e) => e) || [];
     message.retryOptionsPredicates = object.retryOptionsPredicates?.map((e) => TypedExtensionConfig.fromPartial(e)) ||
       [];
@@ -2978,7 +3023,7 @@ export const RetryPolicy: MessageFns<RetryPolicy> = {
     message.retryBackOff = (object.retryBackOff !== undefined && object.retryBackOff !== null)
       ? RetryPolicy_RetryBackOff.fromPartial(object.retryBackOff)
       : undefined;
-    message.rateLimitedRetryBackOff = object.rateLimitedRetryBackOff ?? new Uint8Array(0);
+    message.rateLimitedRetryBackOff = object.rateLimitedRetryBackOff ?? undefined;
     message.retriableHeaders = object.retriableHeaders?.map((e) => HeaderMatcher.fromPartial(e)) || [];
     message.retriableRequestHeaders = object.retriableRequestHeaders?.map((e) => HeaderMatcher.fromPartial(e)) || [];
     return message;
@@ -2989,7 +3034,12 @@ function createBaseRetryPolicy_RetryBackOff(): RetryPolicy_RetryBackOff {
   return { baseInterval: undefined, maxInterval: undefined, _unknownFields: {} };
 }
 
-export const RetryPolicy_RetryBackOff: MessageFns<RetryPolicy_RetryBackOff> = {
+export const RetryPolicy_RetryBackOff: MessageFns<
+  RetryPolicy_RetryBackOff,
+  "envoy.config.route.v3.RetryPolicy.RetryBackOff"
+> = {
+  $type: "envoy.config.route.v3.RetryPolicy.RetryBackOff" as const,
+
   encode(message: RetryPolicy_RetryBackOff, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.baseInterval !== undefined) {
       Duration.encode(message.baseInterval, writer.uint32(10).fork()).join();
@@ -3084,7 +3134,9 @@ function createBaseRedirectAction(): RedirectAction {
   };
 }
 
-export const RedirectAction: MessageFns<RedirectAction> = {
+export const RedirectAction: MessageFns<RedirectAction, "envoy.config.route.v3.RedirectAction"> = {
+  $type: "envoy.config.route.v3.RedirectAction" as const,
+
   encode(message: RedirectAction, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.schemeRewriteSpecifier?.$case) {
       case "httpsRedirect":
@@ -3290,7 +3342,9 @@ function createBaseDirectResponseAction(): DirectResponseAction {
   return { status: 0, body: undefined, _unknownFields: {} };
 }
 
-export const DirectResponseAction: MessageFns<DirectResponseAction> = {
+export const DirectResponseAction: MessageFns<DirectResponseAction, "envoy.config.route.v3.DirectResponseAction"> = {
+  $type: "envoy.config.route.v3.DirectResponseAction" as const,
+
   encode(message: DirectResponseAction, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.status !== 0) {
       writer.uint32(8).uint32(message.status);
@@ -3381,7 +3435,9 @@ function createBaseHeaderMatcher(): HeaderMatcher {
   };
 }
 
-export const HeaderMatcher: MessageFns<HeaderMatcher> = {
+export const HeaderMatcher: MessageFns<HeaderMatcher, "envoy.config.route.v3.HeaderMatcher"> = {
+  $type: "envoy.config.route.v3.HeaderMatcher" as const,
+
   encode(message: HeaderMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -3628,7 +3684,9 @@ function createBaseQueryParameterMatcher(): QueryParameterMatcher {
   return { name: "", queryParameterMatchSpecifier: undefined, _unknownFields: {} };
 }
 
-export const QueryParameterMatcher: MessageFns<QueryParameterMatcher> = {
+export const QueryParameterMatcher: MessageFns<QueryParameterMatcher, "envoy.config.route.v3.QueryParameterMatcher"> = {
+  $type: "envoy.config.route.v3.QueryParameterMatcher" as const,
+
   encode(message: QueryParameterMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -3769,7 +3827,8 @@ function longToNumber(int64: { toString(): string }): number {
   return num;
 }
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -22,7 +22,9 @@ function createBaseFilterStateMatcher(): FilterStateMatcher {
   return { key: "", matcher: undefined, _unknownFields: {} };
 }
 
-export const FilterStateMatcher: MessageFns<FilterStateMatcher> = {
+export const FilterStateMatcher: MessageFns<FilterStateMatcher, "envoy.type.matcher.v3.FilterStateMatcher"> = {
+  $type: "envoy.type.matcher.v3.FilterStateMatcher" as const,
+
   encode(message: FilterStateMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -120,7 +122,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

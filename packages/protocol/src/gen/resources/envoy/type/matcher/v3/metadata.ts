@@ -29,7 +29,9 @@ function createBaseMetadataMatcher(): MetadataMatcher {
   return { filter: "", path: [], value: undefined, invert: false, _unknownFields: {} };
 }
 
-export const MetadataMatcher: MessageFns<MetadataMatcher> = {
+export const MetadataMatcher: MessageFns<MetadataMatcher, "envoy.type.matcher.v3.MetadataMatcher"> = {
+  $type: "envoy.type.matcher.v3.MetadataMatcher" as const,
+
   encode(message: MetadataMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.filter !== "") {
       writer.uint32(10).string(message.filter);
@@ -138,7 +140,12 @@ function createBaseMetadataMatcher_PathSegment(): MetadataMatcher_PathSegment {
   return { segment: undefined, _unknownFields: {} };
 }
 
-export const MetadataMatcher_PathSegment: MessageFns<MetadataMatcher_PathSegment> = {
+export const MetadataMatcher_PathSegment: MessageFns<
+  MetadataMatcher_PathSegment,
+  "envoy.type.matcher.v3.MetadataMatcher.PathSegment"
+> = {
+  $type: "envoy.type.matcher.v3.MetadataMatcher.PathSegment" as const,
+
   encode(message: MetadataMatcher_PathSegment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.segment?.$case) {
       case "key":
@@ -224,7 +231,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -21,7 +21,9 @@ function createBasePathMatcher(): PathMatcher {
   return { rule: undefined, _unknownFields: {} };
 }
 
-export const PathMatcher: MessageFns<PathMatcher> = {
+export const PathMatcher: MessageFns<PathMatcher, "envoy.type.matcher.v3.PathMatcher"> = {
+  $type: "envoy.type.matcher.v3.PathMatcher" as const,
+
   encode(message: PathMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.rule?.$case) {
       case "path":
@@ -107,7 +109,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -27,7 +27,9 @@ function createBaseRegexMatcher(): RegexMatcher {
   return { engineType: undefined, regex: "", _unknownFields: {} };
 }
 
-export const RegexMatcher: MessageFns<RegexMatcher> = {
+export const RegexMatcher: MessageFns<RegexMatcher, "envoy.type.matcher.v3.RegexMatcher"> = {
+  $type: "envoy.type.matcher.v3.RegexMatcher" as const,
+
   encode(message: RegexMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.engineType?.$case) {
       case "googleRe2":
@@ -119,7 +121,12 @@ function createBaseRegexMatchAndSubstitute(): RegexMatchAndSubstitute {
   return { pattern: undefined, substitution: "", _unknownFields: {} };
 }
 
-export const RegexMatchAndSubstitute: MessageFns<RegexMatchAndSubstitute> = {
+export const RegexMatchAndSubstitute: MessageFns<
+  RegexMatchAndSubstitute,
+  "envoy.type.matcher.v3.RegexMatchAndSubstitute"
+> = {
+  $type: "envoy.type.matcher.v3.RegexMatchAndSubstitute" as const,
+
   encode(message: RegexMatchAndSubstitute, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.pattern !== undefined) {
       RegexMatcher.encode(message.pattern, writer.uint32(10).fork()).join();
@@ -210,7 +217,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

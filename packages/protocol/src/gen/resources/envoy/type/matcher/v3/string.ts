@@ -29,7 +29,9 @@ function createBaseStringMatcher(): StringMatcher {
   return { matchPattern: undefined, ignoreCase: false, _unknownFields: {} };
 }
 
-export const StringMatcher: MessageFns<StringMatcher> = {
+export const StringMatcher: MessageFns<StringMatcher, "envoy.type.matcher.v3.StringMatcher"> = {
+  $type: "envoy.type.matcher.v3.StringMatcher" as const,
+
   encode(message: StringMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.matchPattern?.$case) {
       case "exact":
@@ -212,7 +214,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -39,7 +39,9 @@ function createBaseValueMatcher(): ValueMatcher {
   return { matchPattern: undefined, _unknownFields: {} };
 }
 
-export const ValueMatcher: MessageFns<ValueMatcher> = {
+export const ValueMatcher: MessageFns<ValueMatcher, "envoy.type.matcher.v3.ValueMatcher"> = {
+  $type: "envoy.type.matcher.v3.ValueMatcher" as const,
+
   encode(message: ValueMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.matchPattern?.$case) {
       case "nullMatch":
@@ -221,7 +223,9 @@ function createBaseListMatcher(): ListMatcher {
   return { matchPattern: undefined, _unknownFields: {} };
 }
 
-export const ListMatcher: MessageFns<ListMatcher> = {
+export const ListMatcher: MessageFns<ListMatcher, "envoy.type.matcher.v3.ListMatcher"> = {
+  $type: "envoy.type.matcher.v3.ListMatcher" as const,
+
   encode(message: ListMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.matchPattern?.$case) {
       case "oneOf":
@@ -301,7 +305,9 @@ function createBaseOrMatcher(): OrMatcher {
   return { valueMatchers: [], _unknownFields: {} };
 }
 
-export const OrMatcher: MessageFns<OrMatcher> = {
+export const OrMatcher: MessageFns<OrMatcher, "envoy.type.matcher.v3.OrMatcher"> = {
+  $type: "envoy.type.matcher.v3.OrMatcher" as const,
+
   encode(message: OrMatcher, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.valueMatchers) {
       ValueMatcher.encode(v!, writer.uint32(10).fork()).join();
@@ -378,7 +384,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -14,9 +14,9 @@ export const protobufFileName = "envoy/extensions/load_balancing_policies/least_
 
 export interface LeastRequest {
   readonly choiceCount: number | undefined;
-  readonly activeRequestBias: Uint8Array;
-  readonly slowStartConfig: Uint8Array;
-  readonly localityLbConfig: Uint8Array;
+  readonly activeRequestBias?: Uint8Array | undefined;
+  readonly slowStartConfig?: Uint8Array | undefined;
+  readonly localityLbConfig?: Uint8Array | undefined;
   readonly enableFullScan: boolean | undefined;
   readonly selectionMethod: number;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -25,27 +25,32 @@ export interface LeastRequest {
 function createBaseLeastRequest(): LeastRequest {
   return {
     choiceCount: undefined,
-    activeRequestBias: new Uint8Array(0),
-    slowStartConfig: new Uint8Array(0),
-    localityLbConfig: new Uint8Array(0),
+    activeRequestBias: undefined,
+    slowStartConfig: undefined,
+    localityLbConfig: undefined,
     enableFullScan: undefined,
     selectionMethod: 0,
     _unknownFields: {},
   };
 }
 
-export const LeastRequest: MessageFns<LeastRequest> = {
+export const LeastRequest: MessageFns<
+  LeastRequest,
+  "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
+> = {
+  $type: "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest" as const,
+
   encode(message: LeastRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.choiceCount !== undefined) {
       UInt32Value.encode({ value: message.choiceCount! }, writer.uint32(10).fork()).join();
     }
-    if (message.activeRequestBias.length !== 0) {
+    if (message.activeRequestBias !== undefined) {
       writer.uint32(18).bytes(message.activeRequestBias);
     }
-    if (message.slowStartConfig.length !== 0) {
+    if (message.slowStartConfig !== undefined) {
       writer.uint32(26).bytes(message.slowStartConfig);
     }
-    if (message.localityLbConfig.length !== 0) {
+    if (message.localityLbConfig !== undefined) {
       writer.uint32(34).bytes(message.localityLbConfig);
     }
     if (message.enableFullScan !== undefined) {
@@ -152,9 +157,9 @@ export const LeastRequest: MessageFns<LeastRequest> = {
   fromPartial(object: DeepPartial<LeastRequest>): LeastRequest {
     const message = createBaseLeastRequest() as any;
     message.choiceCount = object.choiceCount ?? undefined;
-    message.activeRequestBias = object.activeRequestBias ?? new Uint8Array(0);
-    message.slowStartConfig = object.slowStartConfig ?? new Uint8Array(0);
-    message.localityLbConfig = object.localityLbConfig ?? new Uint8Array(0);
+    message.activeRequestBias = object.activeRequestBias ?? undefined;
+    message.slowStartConfig = object.slowStartConfig ?? undefined;
+    message.localityLbConfig = object.localityLbConfig ?? undefined;
     message.enableFullScan = object.enableFullScan ?? undefined;
     message.selectionMethod = object.selectionMethod ?? 0;
     return message;
@@ -171,7 +176,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

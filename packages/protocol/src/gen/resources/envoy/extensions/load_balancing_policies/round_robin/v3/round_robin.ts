@@ -12,93 +12,96 @@ export const protobufPackage = "envoy.extensions.load_balancing_policies.round_r
 export const protobufFileName = "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.proto";
 
 export interface RoundRobin {
-  readonly slowStartConfig: Uint8Array;
-  readonly localityLbConfig: Uint8Array;
+  readonly slowStartConfig?: Uint8Array | undefined;
+  readonly localityLbConfig?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseRoundRobin(): RoundRobin {
-  return { slowStartConfig: new Uint8Array(0), localityLbConfig: new Uint8Array(0), _unknownFields: {} };
+  return { slowStartConfig: undefined, localityLbConfig: undefined, _unknownFields: {} };
 }
 
-export const RoundRobin: MessageFns<RoundRobin> = {
-  encode(message: RoundRobin, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.slowStartConfig.length !== 0) {
-      writer.uint32(10).bytes(message.slowStartConfig);
-    }
-    if (message.localityLbConfig.length !== 0) {
-      writer.uint32(18).bytes(message.localityLbConfig);
-    }
-    if (message._unknownFields !== undefined) {
-      for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
-        const tag = parseInt(key, 10);
-        for (const value of values) {
-          writer.uint32(tag).raw(value);
+export const RoundRobin: MessageFns<RoundRobin, "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin"> =
+  {
+    $type: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin" as const,
+
+    encode(message: RoundRobin, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+      if (message.slowStartConfig !== undefined) {
+        writer.uint32(10).bytes(message.slowStartConfig);
+      }
+      if (message.localityLbConfig !== undefined) {
+        writer.uint32(18).bytes(message.localityLbConfig);
+      }
+      if (message._unknownFields !== undefined) {
+        for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
+          const tag = parseInt(key, 10);
+          for (const value of values) {
+            writer.uint32(tag).raw(value);
+          }
         }
       }
-    }
-    return writer;
-  },
+      return writer;
+    },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): RoundRobin {
-    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
-    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
-    if (previousRecursionDepth >= 100) {
-      throw new globalThis.Error("protobuf decode recursion limit exceeded");
-    }
-    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
-    try {
-      const end = length === undefined ? reader.len : reader.pos + length;
+    decode(input: BinaryReader | Uint8Array, length?: number): RoundRobin {
+      const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+      const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+      if (previousRecursionDepth >= 100) {
+        throw new globalThis.Error("protobuf decode recursion limit exceeded");
+      }
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+      try {
+        const end = length === undefined ? reader.len : reader.pos + length;
+        const message = createBaseRoundRobin() as any;
+        while (reader.pos < end) {
+          const tag = reader.uint32();
+          switch (tag >>> 3) {
+            case 1: {
+              if (tag !== 10) {
+                break;
+              }
+
+              message.slowStartConfig = reader.bytes();
+              continue;
+            }
+            case 2: {
+              if (tag !== 18) {
+                break;
+              }
+
+              message.localityLbConfig = reader.bytes();
+              continue;
+            }
+          }
+          if ((tag & 7) === 4 || tag === 0) {
+            break;
+          }
+          const buf = reader.skip(tag & 7);
+
+          const list = message._unknownFields![tag];
+
+          if (list === undefined) {
+            message._unknownFields![tag] = [buf];
+          } else {
+            list.push(buf);
+          }
+        }
+        return message;
+      } finally {
+        (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+      }
+    },
+
+    create(base?: DeepPartial<RoundRobin>): RoundRobin {
+      return RoundRobin.fromPartial(base ?? {});
+    },
+    fromPartial(object: DeepPartial<RoundRobin>): RoundRobin {
       const message = createBaseRoundRobin() as any;
-      while (reader.pos < end) {
-        const tag = reader.uint32();
-        switch (tag >>> 3) {
-          case 1: {
-            if (tag !== 10) {
-              break;
-            }
-
-            message.slowStartConfig = reader.bytes();
-            continue;
-          }
-          case 2: {
-            if (tag !== 18) {
-              break;
-            }
-
-            message.localityLbConfig = reader.bytes();
-            continue;
-          }
-        }
-        if ((tag & 7) === 4 || tag === 0) {
-          break;
-        }
-        const buf = reader.skip(tag & 7);
-
-        const list = message._unknownFields![tag];
-
-        if (list === undefined) {
-          message._unknownFields![tag] = [buf];
-        } else {
-          list.push(buf);
-        }
-      }
+      message.slowStartConfig = object.slowStartConfig ?? undefined;
+      message.localityLbConfig = object.localityLbConfig ?? undefined;
       return message;
-    } finally {
-      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
-    }
-  },
-
-  create(base?: DeepPartial<RoundRobin>): RoundRobin {
-    return RoundRobin.fromPartial(base ?? {});
-  },
-  fromPartial(object: DeepPartial<RoundRobin>): RoundRobin {
-    const message = createBaseRoundRobin() as any;
-    message.slowStartConfig = object.slowStartConfig ?? new Uint8Array(0);
-    message.localityLbConfig = object.localityLbConfig ?? new Uint8Array(0);
-    return message;
-  },
-};
+    },
+  };
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | undefined;
 
@@ -110,7 +113,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

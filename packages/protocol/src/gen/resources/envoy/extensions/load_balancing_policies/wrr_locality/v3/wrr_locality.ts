@@ -21,7 +21,12 @@ function createBaseWrrLocality(): WrrLocality {
   return { endpointPickingPolicy: undefined, _unknownFields: {} };
 }
 
-export const WrrLocality: MessageFns<WrrLocality> = {
+export const WrrLocality: MessageFns<
+  WrrLocality,
+  "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality"
+> = {
+  $type: "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality" as const,
+
   encode(message: WrrLocality, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.endpointPickingPolicy !== undefined) {
       LoadBalancingPolicy.encode(message.endpointPickingPolicy, writer.uint32(10).fork()).join();
@@ -101,7 +106,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

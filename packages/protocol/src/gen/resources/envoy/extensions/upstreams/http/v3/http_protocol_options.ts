@@ -15,8 +15,8 @@ export const protobufPackage = "envoy.extensions.upstreams.http.v3";
 export const protobufFileName = "envoy/extensions/upstreams/http/v3/http_protocol_options.proto";
 
 export interface HttpProtocolOptions {
-  readonly commonHttpProtocolOptions: Uint8Array;
-  readonly upstreamHttpProtocolOptions: Uint8Array;
+  readonly commonHttpProtocolOptions?: Uint8Array | undefined;
+  readonly upstreamHttpProtocolOptions?: Uint8Array | undefined;
   readonly upstreamProtocolOptions:
     | { readonly $case: "explicitHttpConfig"; readonly value: HttpProtocolOptions_ExplicitHttpConfig }
     | { readonly $case: "useDownstreamProtocolConfig"; readonly value: HttpProtocolOptions_UseDownstreamHttpConfig }
@@ -39,14 +39,14 @@ export interface HttpProtocolOptions_ExplicitHttpConfig {
 export interface HttpProtocolOptions_UseDownstreamHttpConfig {
   readonly httpProtocolOptions: Http1ProtocolOptions | undefined;
   readonly http2ProtocolOptions: Http2ProtocolOptions | undefined;
-  readonly http3ProtocolOptions: Uint8Array;
+  readonly http3ProtocolOptions?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
 function createBaseHttpProtocolOptions(): HttpProtocolOptions {
   return {
-    commonHttpProtocolOptions: new Uint8Array(0),
-    upstreamHttpProtocolOptions: new Uint8Array(0),
+    commonHttpProtocolOptions: undefined,
+    upstreamHttpProtocolOptions: undefined,
     upstreamProtocolOptions: undefined,
     httpFilters: [],
     headerValidationConfig: undefined,
@@ -54,12 +54,17 @@ function createBaseHttpProtocolOptions(): HttpProtocolOptions {
   };
 }
 
-export const HttpProtocolOptions: MessageFns<HttpProtocolOptions> = {
+export const HttpProtocolOptions: MessageFns<
+  HttpProtocolOptions,
+  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+> = {
+  $type: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions" as const,
+
   encode(message: HttpProtocolOptions, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.commonHttpProtocolOptions.length !== 0) {
+    if (message.commonHttpProtocolOptions !== undefined) {
       writer.uint32(10).bytes(message.commonHttpProtocolOptions);
     }
-    if (message.upstreamHttpProtocolOptions.length !== 0) {
+    if (message.upstreamHttpProtocolOptions !== undefined) {
       writer.uint32(18).bytes(message.upstreamHttpProtocolOptions);
     }
     switch (message.upstreamProtocolOptions?.$case) {
@@ -194,8 +199,8 @@ export const HttpProtocolOptions: MessageFns<HttpProtocolOptions> = {
   },
   fromPartial(object: DeepPartial<HttpProtocolOptions>): HttpProtocolOptions {
     const message = createBaseHttpProtocolOptions() as any;
-    message.commonHttpProtocolOptions = object.commonHttpProtocolOptions ?? new Uint8Array(0);
-    message.upstreamHttpProtocolOptions = object.upstreamHttpProtocolOptions ?? new Uint8Array(0);
+    message.commonHttpProtocolOptions = object.commonHttpProtocolOptions ?? undefined;
+    message.upstreamHttpProtocolOptions = object.upstreamHttpProtocolOptions ?? undefined;
     switch (object.upstreamProtocolOptions?.$case) {
       case "explicitHttpConfig": {
         if (object.upstreamProtocolOptions?.value !== undefined && object.upstreamProtocolOptions?.value !== null) {
@@ -235,7 +240,12 @@ function createBaseHttpProtocolOptions_ExplicitHttpConfig(): HttpProtocolOptions
   return { protocolConfig: undefined, _unknownFields: {} };
 }
 
-export const HttpProtocolOptions_ExplicitHttpConfig: MessageFns<HttpProtocolOptions_ExplicitHttpConfig> = {
+export const HttpProtocolOptions_ExplicitHttpConfig: MessageFns<
+  HttpProtocolOptions_ExplicitHttpConfig,
+  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig"
+> = {
+  $type: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig" as const,
+
   encode(message: HttpProtocolOptions_ExplicitHttpConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.protocolConfig?.$case) {
       case "httpProtocolOptions":
@@ -361,12 +371,17 @@ function createBaseHttpProtocolOptions_UseDownstreamHttpConfig(): HttpProtocolOp
   return {
     httpProtocolOptions: undefined,
     http2ProtocolOptions: undefined,
-    http3ProtocolOptions: new Uint8Array(0),
+    http3ProtocolOptions: undefined,
     _unknownFields: {},
   };
 }
 
-export const HttpProtocolOptions_UseDownstreamHttpConfig: MessageFns<HttpProtocolOptions_UseDownstreamHttpConfig> = {
+export const HttpProtocolOptions_UseDownstreamHttpConfig: MessageFns<
+  HttpProtocolOptions_UseDownstreamHttpConfig,
+  "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig"
+> = {
+  $type: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig" as const,
+
   encode(
     message: HttpProtocolOptions_UseDownstreamHttpConfig,
     writer: BinaryWriter = new BinaryWriter(),
@@ -377,7 +392,7 @@ export const HttpProtocolOptions_UseDownstreamHttpConfig: MessageFns<HttpProtoco
     if (message.http2ProtocolOptions !== undefined) {
       Http2ProtocolOptions.encode(message.http2ProtocolOptions, writer.uint32(18).fork()).join();
     }
-    if (message.http3ProtocolOptions.length !== 0) {
+    if (message.http3ProtocolOptions !== undefined) {
       writer.uint32(26).bytes(message.http3ProtocolOptions);
     }
     if (message._unknownFields !== undefined) {
@@ -461,7 +476,7 @@ export const HttpProtocolOptions_UseDownstreamHttpConfig: MessageFns<HttpProtoco
     message.http2ProtocolOptions = (object.http2ProtocolOptions !== undefined && object.http2ProtocolOptions !== null)
       ? Http2ProtocolOptions.fromPartial(object.http2ProtocolOptions)
       : undefined;
-    message.http3ProtocolOptions = object.http3ProtocolOptions ?? new Uint8Array(0);
+    message.http3ProtocolOptions = object.http3ProtocolOptions ?? undefined;
     return message;
   },
 };
@@ -476,7 +491,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -34,11 +34,11 @@ export interface JwtProvider {
   readonly forwardPayloadHeader: string;
   readonly padForwardPayloadHeader: boolean;
   readonly payloadInMetadata: string;
-  readonly normalizePayloadInMetadata: Uint8Array;
+  readonly normalizePayloadInMetadata?: Uint8Array | undefined;
   readonly headerInMetadata: string;
   readonly failedStatusInMetadata: string;
   readonly clockSkewSeconds: number;
-  readonly jwtCacheConfig: Uint8Array;
+  readonly jwtCacheConfig?: Uint8Array | undefined;
   readonly claimToHeaders: readonly JwtClaimToHeader[];
   readonly clearRouteCache: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -47,8 +47,8 @@ export interface JwtProvider {
 export interface RemoteJwks {
   readonly httpUri: HttpUri | undefined;
   readonly cacheDuration: Duration | undefined;
-  readonly asyncFetch: Uint8Array;
-  readonly retryPolicy: Uint8Array;
+  readonly asyncFetch?: Uint8Array | undefined;
+  readonly retryPolicy?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -87,7 +87,7 @@ export interface RequirementRule {
 export interface JwtAuthentication {
   readonly providers: Map<string, JwtProvider>;
   readonly rules: readonly RequirementRule[];
-  readonly filterStateRules: Uint8Array;
+  readonly filterStateRules?: Uint8Array | undefined;
   readonly bypassCorsPreflight: boolean;
   readonly requirementMap: Map<string, JwtRequirement>;
   readonly stripFailureResponse: boolean;
@@ -127,18 +127,20 @@ function createBaseJwtProvider(): JwtProvider {
     forwardPayloadHeader: "",
     padForwardPayloadHeader: false,
     payloadInMetadata: "",
-    normalizePayloadInMetadata: new Uint8Array(0),
+    normalizePayloadInMetadata: undefined,
     headerInMetadata: "",
     failedStatusInMetadata: "",
     clockSkewSeconds: 0,
-    jwtCacheConfig: new Uint8Array(0),
+    jwtCacheConfig: undefined,
     claimToHeaders: [],
     clearRouteCache: false,
     _unknownFields: {},
   };
 }
 
-export const JwtProvider: MessageFns<JwtProvider> = {
+export const JwtProvider: MessageFns<JwtProvider, "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider"> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtProvider" as const,
+
   encode(message: JwtProvider, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.issuer !== "") {
       writer.uint32(10).string(message.issuer);
@@ -184,7 +186,7 @@ export const JwtProvider: MessageFns<JwtProvider> = {
     if (message.payloadInMetadata !== "") {
       writer.uint32(74).string(message.payloadInMetadata);
     }
-    if (message.normalizePayloadInMetadata.length !== 0) {
+    if (message.normalizePayloadInMetadata !== undefined) {
       writer.uint32(146).bytes(message.normalizePayloadInMetadata);
     }
     if (message.headerInMetadata !== "") {
@@ -196,7 +198,7 @@ export const JwtProvider: MessageFns<JwtProvider> = {
     if (message.clockSkewSeconds !== 0) {
       writer.uint32(80).uint32(message.clockSkewSeconds);
     }
-    if (message.jwtCacheConfig.length !== 0) {
+    if (message.jwtCacheConfig !== undefined) {
       writer.uint32(98).bytes(message.jwtCacheConfig);
     }
     for (const v of message.claimToHeaders) {
@@ -458,11 +460,11 @@ export const JwtProvider: MessageFns<JwtProvider> = {
     message.forwardPayloadHeader = object.forwardPayloadHeader ?? "";
     message.padForwardPayloadHeader = object.padForwardPayloadHeader ?? false;
     message.payloadInMetadata = object.payloadInMetadata ?? "";
-    message.normalizePayloadInMetadata = object.normalizePayloadInMetadata ?? new Uint8Array(0);
+    message.normalizePayloadInMetadata = object.normalizePayloadInMetadata ?? undefined;
     message.headerInMetadata = object.headerInMetadata ?? "";
     message.failedStatusInMetadata = object.failedStatusInMetadata ?? "";
     message.clockSkewSeconds = object.clockSkewSeconds ?? 0;
-    message.jwtCacheConfig = object.jwtCacheConfig ?? new Uint8Array(0);
+    message.jwtCacheConfig = object.jwtCacheConfig ?? undefined;
     message.claimToHeaders = object.claimToHeaders?.map((e) => JwtClaimToHeader.fromPartial(e)) || [];
     message.clearRouteCache = object.clearRouteCache ?? false;
     return message;
@@ -473,13 +475,15 @@ function createBaseRemoteJwks(): RemoteJwks {
   return {
     httpUri: undefined,
     cacheDuration: undefined,
-    asyncFetch: new Uint8Array(0),
-    retryPolicy: new Uint8Array(0),
+    asyncFetch: undefined,
+    retryPolicy: undefined,
     _unknownFields: {},
   };
 }
 
-export const RemoteJwks: MessageFns<RemoteJwks> = {
+export const RemoteJwks: MessageFns<RemoteJwks, "envoy.extensions.filters.http.jwt_authn.v3.RemoteJwks"> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.RemoteJwks" as const,
+
   encode(message: RemoteJwks, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.httpUri !== undefined) {
       HttpUri.encode(message.httpUri, writer.uint32(10).fork()).join();
@@ -487,10 +491,10 @@ export const RemoteJwks: MessageFns<RemoteJwks> = {
     if (message.cacheDuration !== undefined) {
       Duration.encode(message.cacheDuration, writer.uint32(18).fork()).join();
     }
-    if (message.asyncFetch.length !== 0) {
+    if (message.asyncFetch !== undefined) {
       writer.uint32(26).bytes(message.asyncFetch);
     }
-    if (message.retryPolicy.length !== 0) {
+    if (message.retryPolicy !== undefined) {
       writer.uint32(34).bytes(message.retryPolicy);
     }
     if (message._unknownFields !== undefined) {
@@ -580,8 +584,8 @@ export const RemoteJwks: MessageFns<RemoteJwks> = {
     message.cacheDuration = (object.cacheDuration !== undefined && object.cacheDuration !== null)
       ? Duration.fromPartial(object.cacheDuration)
       : undefined;
-    message.asyncFetch = object.asyncFetch ?? new Uint8Array(0);
-    message.retryPolicy = object.retryPolicy ?? new Uint8Array(0);
+    message.asyncFetch = object.asyncFetch ?? undefined;
+    message.retryPolicy = object.retryPolicy ?? undefined;
     return message;
   },
 };
@@ -590,7 +594,9 @@ function createBaseJwtHeader(): JwtHeader {
   return { name: "", valuePrefix: "", _unknownFields: {} };
 }
 
-export const JwtHeader: MessageFns<JwtHeader> = {
+export const JwtHeader: MessageFns<JwtHeader, "envoy.extensions.filters.http.jwt_authn.v3.JwtHeader"> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtHeader" as const,
+
   encode(message: JwtHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -673,7 +679,9 @@ function createBaseJwtRequirement(): JwtRequirement {
   return { requiresType: undefined, _unknownFields: {} };
 }
 
-export const JwtRequirement: MessageFns<JwtRequirement> = {
+export const JwtRequirement: MessageFns<JwtRequirement, "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement"> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement" as const,
+
   encode(message: JwtRequirement, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     switch (message.requiresType?.$case) {
       case "providerName":
@@ -844,7 +852,12 @@ function createBaseJwtRequirementOrList(): JwtRequirementOrList {
   return { requirements: [], _unknownFields: {} };
 }
 
-export const JwtRequirementOrList: MessageFns<JwtRequirementOrList> = {
+export const JwtRequirementOrList: MessageFns<
+  JwtRequirementOrList,
+  "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList"
+> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirementOrList" as const,
+
   encode(message: JwtRequirementOrList, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.requirements) {
       JwtRequirement.encode(v!, writer.uint32(10).fork()).join();
@@ -915,7 +928,12 @@ function createBaseRequirementRule(): RequirementRule {
   return { match: undefined, requirementType: undefined, _unknownFields: {} };
 }
 
-export const RequirementRule: MessageFns<RequirementRule> = {
+export const RequirementRule: MessageFns<
+  RequirementRule,
+  "envoy.extensions.filters.http.jwt_authn.v3.RequirementRule"
+> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.RequirementRule" as const,
+
   encode(message: RequirementRule, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.match !== undefined) {
       RouteMatch.encode(message.match, writer.uint32(10).fork()).join();
@@ -1029,7 +1047,7 @@ function createBaseJwtAuthentication(): JwtAuthentication {
   return {
     providers: new Map(),
     rules: [],
-    filterStateRules: new Uint8Array(0),
+    filterStateRules: undefined,
     bypassCorsPreflight: false,
     requirementMap: new Map(),
     stripFailureResponse: false,
@@ -1037,7 +1055,12 @@ function createBaseJwtAuthentication(): JwtAuthentication {
   };
 }
 
-export const JwtAuthentication: MessageFns<JwtAuthentication> = {
+export const JwtAuthentication: MessageFns<
+  JwtAuthentication,
+  "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" as const,
+
   encode(message: JwtAuthentication, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     message.providers.forEach((value, key) => {
       JwtAuthentication_ProvidersEntry.encode({ key: key as any, value }, writer.uint32(10).fork()).join();
@@ -1045,7 +1068,7 @@ export const JwtAuthentication: MessageFns<JwtAuthentication> = {
     for (const v of message.rules) {
       RequirementRule.encode(v!, writer.uint32(18).fork()).join();
     }
-    if (message.filterStateRules.length !== 0) {
+    if (message.filterStateRules !== undefined) {
       writer.uint32(26).bytes(message.filterStateRules);
     }
     if (message.bypassCorsPreflight !== false) {
@@ -1170,7 +1193,7 @@ export const JwtAuthentication: MessageFns<JwtAuthentication> = {
       return m;
     })();
     message.rules = object.rules?.map((e) => RequirementRule.fromPartial(e)) || [];
-    message.filterStateRules = object.filterStateRules ?? new Uint8Array(0);
+    message.filterStateRules = object.filterStateRules ?? undefined;
     message.bypassCorsPreflight = object.bypassCorsPreflight ?? false;
     message.requirementMap = (() => {
       const m = new Map();
@@ -1190,7 +1213,12 @@ function createBaseJwtAuthentication_ProvidersEntry(): JwtAuthentication_Provide
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const JwtAuthentication_ProvidersEntry: MessageFns<JwtAuthentication_ProvidersEntry> = {
+export const JwtAuthentication_ProvidersEntry: MessageFns<
+  JwtAuthentication_ProvidersEntry,
+  "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.ProvidersEntry"
+> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.ProvidersEntry" as const,
+
   encode(message: JwtAuthentication_ProvidersEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -1275,7 +1303,12 @@ function createBaseJwtAuthentication_RequirementMapEntry(): JwtAuthentication_Re
   return { key: "", value: undefined, _unknownFields: {} };
 }
 
-export const JwtAuthentication_RequirementMapEntry: MessageFns<JwtAuthentication_RequirementMapEntry> = {
+export const JwtAuthentication_RequirementMapEntry: MessageFns<
+  JwtAuthentication_RequirementMapEntry,
+  "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.RequirementMapEntry"
+> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.RequirementMapEntry" as const,
+
   encode(message: JwtAuthentication_RequirementMapEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.key !== "") {
       writer.uint32(10).string(message.key);
@@ -1360,7 +1393,12 @@ function createBaseJwtClaimToHeader(): JwtClaimToHeader {
   return { headerName: "", claimName: "", _unknownFields: {} };
 }
 
-export const JwtClaimToHeader: MessageFns<JwtClaimToHeader> = {
+export const JwtClaimToHeader: MessageFns<
+  JwtClaimToHeader,
+  "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader"
+> = {
+  $type: "envoy.extensions.filters.http.jwt_authn.v3.JwtClaimToHeader" as const,
+
   encode(message: JwtClaimToHeader, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.headerName !== "") {
       writer.uint32(10).string(message.headerName);
@@ -1449,7 +1487,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -15,9 +15,9 @@ export const protobufFileName = "envoy/extensions/filters/http/rbac/v3/rbac.prot
 export interface RBAC {
   readonly rules: RBAC1 | undefined;
   readonly rulesStatPrefix: string;
-  readonly matcher: Uint8Array;
+  readonly matcher?: Uint8Array | undefined;
   readonly shadowRules: RBAC1 | undefined;
-  readonly shadowMatcher: Uint8Array;
+  readonly shadowMatcher?: Uint8Array | undefined;
   readonly shadowRulesStatPrefix: string;
   readonly trackPerRuleStats: boolean;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
@@ -27,16 +27,18 @@ function createBaseRBAC(): RBAC {
   return {
     rules: undefined,
     rulesStatPrefix: "",
-    matcher: new Uint8Array(0),
+    matcher: undefined,
     shadowRules: undefined,
-    shadowMatcher: new Uint8Array(0),
+    shadowMatcher: undefined,
     shadowRulesStatPrefix: "",
     trackPerRuleStats: false,
     _unknownFields: {},
   };
 }
 
-export const RBAC: MessageFns<RBAC> = {
+export const RBAC: MessageFns<RBAC, "envoy.extensions.filters.http.rbac.v3.RBAC"> = {
+  $type: "envoy.extensions.filters.http.rbac.v3.RBAC" as const,
+
   encode(message: RBAC, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.rules !== undefined) {
       RBAC1.encode(message.rules, writer.uint32(10).fork()).join();
@@ -44,13 +46,13 @@ export const RBAC: MessageFns<RBAC> = {
     if (message.rulesStatPrefix !== "") {
       writer.uint32(50).string(message.rulesStatPrefix);
     }
-    if (message.matcher.length !== 0) {
+    if (message.matcher !== undefined) {
       writer.uint32(34).bytes(message.matcher);
     }
     if (message.shadowRules !== undefined) {
       RBAC1.encode(message.shadowRules, writer.uint32(18).fork()).join();
     }
-    if (message.shadowMatcher.length !== 0) {
+    if (message.shadowMatcher !== undefined) {
       writer.uint32(42).bytes(message.shadowMatcher);
     }
     if (message.shadowRulesStatPrefix !== "") {
@@ -166,11 +168,11 @@ export const RBAC: MessageFns<RBAC> = {
     const message = createBaseRBAC() as any;
     message.rules = (object.rules !== undefined && object.rules !== null) ? RBAC1.fromPartial(object.rules) : undefined;
     message.rulesStatPrefix = object.rulesStatPrefix ?? "";
-    message.matcher = object.matcher ?? new Uint8Array(0);
+    message.matcher = object.matcher ?? undefined;
     message.shadowRules = (object.shadowRules !== undefined && object.shadowRules !== null)
       ? RBAC1.fromPartial(object.shadowRules)
       : undefined;
-    message.shadowMatcher = object.shadowMatcher ?? new Uint8Array(0);
+    message.shadowMatcher = object.shadowMatcher ?? undefined;
     message.shadowRulesStatPrefix = object.shadowRulesStatPrefix ?? "";
     message.trackPerRuleStats = object.trackPerRuleStats ?? false;
     return message;
@@ -187,7 +189,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

@@ -17,7 +17,7 @@ export interface Router {
   readonly dynamicStats: boolean | undefined;
   readonly startChildSpan: boolean;
   readonly upstreamLog: readonly Uint8Array[];
-  readonly upstreamLogOptions: Uint8Array;
+  readonly upstreamLogOptions?: Uint8Array | undefined;
   readonly suppressEnvoyHeaders: boolean;
   readonly strictCheckHeaders: readonly string[];
   readonly respectExpectedRqTimeout: boolean;
@@ -31,7 +31,7 @@ function createBaseRouter(): Router {
     dynamicStats: undefined,
     startChildSpan: false,
     upstreamLog: [],
-    upstreamLogOptions: new Uint8Array(0),
+    upstreamLogOptions: undefined,
     suppressEnvoyHeaders: false,
     strictCheckHeaders: [],
     respectExpectedRqTimeout: false,
@@ -41,7 +41,9 @@ function createBaseRouter(): Router {
   };
 }
 
-export const Router: MessageFns<Router> = {
+export const Router: MessageFns<Router, "envoy.extensions.filters.http.router.v3.Router"> = {
+  $type: "envoy.extensions.filters.http.router.v3.Router" as const,
+
   encode(message: Router, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.dynamicStats !== undefined) {
       BoolValue.encode({ value: message.dynamicStats! }, writer.uint32(10).fork()).join();
@@ -52,7 +54,7 @@ export const Router: MessageFns<Router> = {
     for (const v of message.upstreamLog) {
       writer.uint32(26).bytes(v!);
     }
-    if (message.upstreamLogOptions.length !== 0) {
+    if (message.upstreamLogOptions !== undefined) {
       writer.uint32(74).bytes(message.upstreamLogOptions);
     }
     if (message.suppressEnvoyHeaders !== false) {
@@ -194,7 +196,7 @@ export const Router: MessageFns<Router> = {
     message.dynamicStats = object.dynamicStats ?? undefined;
     message.startChildSpan = object.startChildSpan ?? false;
     message.upstreamLog = object.upstreamLog?.map((e) => e) || [];
-    message.upstreamLogOptions = object.upstreamLogOptions ?? new Uint8Array(0);
+    message.upstreamLogOptions = object.upstreamLogOptions ?? undefined;
     message.suppressEnvoyHeaders = object.suppressEnvoyHeaders ?? false;
     message.strictCheckHeaders = object.strictCheckHeaders?.map((e) => e) || [];
     message.respectExpectedRqTimeout = object.respectExpectedRqTimeout ?? false;
@@ -214,7 +216,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

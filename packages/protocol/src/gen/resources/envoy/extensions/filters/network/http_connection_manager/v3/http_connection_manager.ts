@@ -29,14 +29,14 @@ export interface HttpConnectionManager {
     | undefined;
   readonly httpFilters: readonly HttpFilter[];
   readonly addUserAgent: boolean | undefined;
-  readonly tracing: Uint8Array;
-  readonly commonHttpProtocolOptions: Uint8Array;
+  readonly tracing?: Uint8Array | undefined;
+  readonly commonHttpProtocolOptions?: Uint8Array | undefined;
   readonly httpProtocolOptions: Http1ProtocolOptions | undefined;
   readonly http2ProtocolOptions: Http2ProtocolOptions | undefined;
-  readonly http3ProtocolOptions: Uint8Array;
+  readonly http3ProtocolOptions?: Uint8Array | undefined;
   readonly serverName: string;
   readonly serverHeaderTransformation: HttpConnectionManager_ServerHeaderTransformation;
-  readonly schemeHeaderTransformation: Uint8Array;
+  readonly schemeHeaderTransformation?: Uint8Array | undefined;
   readonly maxRequestHeadersKb: number | undefined;
   readonly streamIdleTimeout: Duration | undefined;
   readonly requestTimeout: Duration | undefined;
@@ -46,33 +46,33 @@ export interface HttpConnectionManager {
   readonly accessLog: readonly Uint8Array[];
   readonly accessLogFlushInterval: Duration | undefined;
   readonly flushAccessLogOnNewRequest: boolean;
-  readonly accessLogOptions: Uint8Array;
+  readonly accessLogOptions?: Uint8Array | undefined;
   readonly useRemoteAddress: boolean | undefined;
   readonly xffNumTrustedHops: number;
   readonly originalIpDetectionExtensions: readonly TypedExtensionConfig[];
   readonly earlyHeaderMutationExtensions: readonly TypedExtensionConfig[];
-  readonly internalAddressConfig: Uint8Array;
+  readonly internalAddressConfig?: Uint8Array | undefined;
   readonly skipXffAppend: boolean;
   readonly via: string;
   readonly generateRequestId: boolean | undefined;
   readonly preserveExternalRequestId: boolean;
   readonly alwaysSetRequestIdInResponse: boolean;
   readonly forwardClientCertDetails: number;
-  readonly setCurrentClientCertDetails: Uint8Array;
+  readonly setCurrentClientCertDetails?: Uint8Array | undefined;
   readonly proxy100Continue: boolean;
   readonly representIpv4RemoteAddressAsIpv4MappedIpv6: boolean;
   readonly upgradeConfigs: readonly HttpConnectionManager_UpgradeConfig[];
   readonly normalizePath: boolean | undefined;
   readonly mergeSlashes: boolean;
   readonly pathWithEscapedSlashesAction: HttpConnectionManager_PathWithEscapedSlashesAction;
-  readonly requestIdExtension: Uint8Array;
-  readonly localReplyConfig: Uint8Array;
+  readonly requestIdExtension?: Uint8Array | undefined;
+  readonly localReplyConfig?: Uint8Array | undefined;
   readonly stripMatchingHostPort: boolean;
   readonly stripPortMode: { readonly $case: "stripAnyHostPort"; readonly value: boolean } | undefined;
   readonly streamErrorOnInvalidHttpMessage: boolean | undefined;
-  readonly pathNormalizationOptions: Uint8Array;
+  readonly pathNormalizationOptions?: Uint8Array | undefined;
   readonly stripTrailingHostDot: boolean;
-  readonly proxyStatusConfig: Uint8Array;
+  readonly proxyStatusConfig?: Uint8Array | undefined;
   readonly typedHeaderValidationConfig: TypedExtensionConfig | undefined;
   readonly appendXForwardedPort: boolean;
   readonly appendLocalOverload: boolean;
@@ -167,14 +167,14 @@ function createBaseHttpConnectionManager(): HttpConnectionManager {
     routeSpecifier: undefined,
     httpFilters: [],
     addUserAgent: undefined,
-    tracing: new Uint8Array(0),
-    commonHttpProtocolOptions: new Uint8Array(0),
+    tracing: undefined,
+    commonHttpProtocolOptions: undefined,
     httpProtocolOptions: undefined,
     http2ProtocolOptions: undefined,
-    http3ProtocolOptions: new Uint8Array(0),
+    http3ProtocolOptions: undefined,
     serverName: "",
     serverHeaderTransformation: 0,
-    schemeHeaderTransformation: new Uint8Array(0),
+    schemeHeaderTransformation: undefined,
     maxRequestHeadersKb: undefined,
     streamIdleTimeout: undefined,
     requestTimeout: undefined,
@@ -184,33 +184,33 @@ function createBaseHttpConnectionManager(): HttpConnectionManager {
     accessLog: [],
     accessLogFlushInterval: undefined,
     flushAccessLogOnNewRequest: false,
-    accessLogOptions: new Uint8Array(0),
+    accessLogOptions: undefined,
     useRemoteAddress: undefined,
     xffNumTrustedHops: 0,
     originalIpDetectionExtensions: [],
     earlyHeaderMutationExtensions: [],
-    internalAddressConfig: new Uint8Array(0),
+    internalAddressConfig: undefined,
     skipXffAppend: false,
     via: "",
     generateRequestId: undefined,
     preserveExternalRequestId: false,
     alwaysSetRequestIdInResponse: false,
     forwardClientCertDetails: 0,
-    setCurrentClientCertDetails: new Uint8Array(0),
+    setCurrentClientCertDetails: undefined,
     proxy100Continue: false,
     representIpv4RemoteAddressAsIpv4MappedIpv6: false,
     upgradeConfigs: [],
     normalizePath: undefined,
     mergeSlashes: false,
     pathWithEscapedSlashesAction: 0,
-    requestIdExtension: new Uint8Array(0),
-    localReplyConfig: new Uint8Array(0),
+    requestIdExtension: undefined,
+    localReplyConfig: undefined,
     stripMatchingHostPort: false,
     stripPortMode: undefined,
     streamErrorOnInvalidHttpMessage: undefined,
-    pathNormalizationOptions: new Uint8Array(0),
+    pathNormalizationOptions: undefined,
     stripTrailingHostDot: false,
-    proxyStatusConfig: new Uint8Array(0),
+    proxyStatusConfig: undefined,
     typedHeaderValidationConfig: undefined,
     appendXForwardedPort: false,
     appendLocalOverload: false,
@@ -219,7 +219,12 @@ function createBaseHttpConnectionManager(): HttpConnectionManager {
   };
 }
 
-export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
+export const HttpConnectionManager: MessageFns<
+  HttpConnectionManager,
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+> = {
+  $type: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" as const,
+
   encode(message: HttpConnectionManager, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.codecType !== 0) {
       writer.uint32(8).int32(message.codecType);
@@ -244,10 +249,10 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.addUserAgent !== undefined) {
       BoolValue.encode({ value: message.addUserAgent! }, writer.uint32(50).fork()).join();
     }
-    if (message.tracing.length !== 0) {
+    if (message.tracing !== undefined) {
       writer.uint32(58).bytes(message.tracing);
     }
-    if (message.commonHttpProtocolOptions.length !== 0) {
+    if (message.commonHttpProtocolOptions !== undefined) {
       writer.uint32(282).bytes(message.commonHttpProtocolOptions);
     }
     if (message.httpProtocolOptions !== undefined) {
@@ -256,7 +261,7 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.http2ProtocolOptions !== undefined) {
       Http2ProtocolOptions.encode(message.http2ProtocolOptions, writer.uint32(74).fork()).join();
     }
-    if (message.http3ProtocolOptions.length !== 0) {
+    if (message.http3ProtocolOptions !== undefined) {
       writer.uint32(354).bytes(message.http3ProtocolOptions);
     }
     if (message.serverName !== "") {
@@ -265,7 +270,7 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.serverHeaderTransformation !== 0) {
       writer.uint32(272).int32(message.serverHeaderTransformation);
     }
-    if (message.schemeHeaderTransformation.length !== 0) {
+    if (message.schemeHeaderTransformation !== undefined) {
       writer.uint32(386).bytes(message.schemeHeaderTransformation);
     }
     if (message.maxRequestHeadersKb !== undefined) {
@@ -295,7 +300,7 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.flushAccessLogOnNewRequest !== false) {
       writer.uint32(440).bool(message.flushAccessLogOnNewRequest);
     }
-    if (message.accessLogOptions.length !== 0) {
+    if (message.accessLogOptions !== undefined) {
       writer.uint32(450).bytes(message.accessLogOptions);
     }
     if (message.useRemoteAddress !== undefined) {
@@ -310,7 +315,7 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     for (const v of message.earlyHeaderMutationExtensions) {
       TypedExtensionConfig.encode(v!, writer.uint32(418).fork()).join();
     }
-    if (message.internalAddressConfig.length !== 0) {
+    if (message.internalAddressConfig !== undefined) {
       writer.uint32(202).bytes(message.internalAddressConfig);
     }
     if (message.skipXffAppend !== false) {
@@ -331,7 +336,7 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.forwardClientCertDetails !== 0) {
       writer.uint32(128).int32(message.forwardClientCertDetails);
     }
-    if (message.setCurrentClientCertDetails.length !== 0) {
+    if (message.setCurrentClientCertDetails !== undefined) {
       writer.uint32(138).bytes(message.setCurrentClientCertDetails);
     }
     if (message.proxy100Continue !== false) {
@@ -352,10 +357,10 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.pathWithEscapedSlashesAction !== 0) {
       writer.uint32(360).int32(message.pathWithEscapedSlashesAction);
     }
-    if (message.requestIdExtension.length !== 0) {
+    if (message.requestIdExtension !== undefined) {
       writer.uint32(290).bytes(message.requestIdExtension);
     }
-    if (message.localReplyConfig.length !== 0) {
+    if (message.localReplyConfig !== undefined) {
       writer.uint32(306).bytes(message.localReplyConfig);
     }
     if (message.stripMatchingHostPort !== false) {
@@ -369,13 +374,13 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     if (message.streamErrorOnInvalidHttpMessage !== undefined) {
       BoolValue.encode({ value: message.streamErrorOnInvalidHttpMessage! }, writer.uint32(322).fork()).join();
     }
-    if (message.pathNormalizationOptions.length !== 0) {
+    if (message.pathNormalizationOptions !== undefined) {
       writer.uint32(346).bytes(message.pathNormalizationOptions);
     }
     if (message.stripTrailingHostDot !== false) {
       writer.uint32(376).bool(message.stripTrailingHostDot);
     }
-    if (message.proxyStatusConfig.length !== 0) {
+    if (message.proxyStatusConfig !== undefined) {
       writer.uint32(394).bytes(message.proxyStatusConfig);
     }
     if (message.typedHeaderValidationConfig !== undefined) {
@@ -909,18 +914,18 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     }
     message.httpFilters = object.httpFilters?.map((e) => HttpFilter.fromPartial(e)) || [];
     message.addUserAgent = object.addUserAgent ?? undefined;
-    message.tracing = object.tracing ?? new Uint8Array(0);
-    message.commonHttpProtocolOptions = object.commonHttpProtocolOptions ?? new Uint8Array(0);
+    message.tracing = object.tracing ?? undefined;
+    message.commonHttpProtocolOptions = object.commonHttpProtocolOptions ?? undefined;
     message.httpProtocolOptions = (object.httpProtocolOptions !== undefined && object.httpProtocolOptions !== null)
       ? Http1ProtocolOptions.fromPartial(object.httpProtocolOptions)
       : undefined;
     message.http2ProtocolOptions = (object.http2ProtocolOptions !== undefined && object.http2ProtocolOptions !== null)
       ? Http2ProtocolOptions.fromPartial(object.http2ProtocolOptions)
       : undefined;
-    message.http3ProtocolOptions = object.http3ProtocolOptions ?? new Uint8Array(0);
+    message.http3ProtocolOptions = object.http3ProtocolOptions ?? undefined;
     message.serverName = object.serverName ?? "";
     message.serverHeaderTransformation = object.serverHeaderTransformation ?? 0;
-    message.schemeHeaderTransformation = object.schemeHeaderTransformation ?? new Uint8Array(0);
+    message.schemeHeaderTransformation = object.schemeHeaderTransformation ?? undefined;
     message.maxRequestHeadersKb = object.maxRequestHeadersKb ?? undefined;
     message.streamIdleTimeout = (object.streamIdleTimeout !== undefined && object.streamIdleTimeout !== null)
       ? Duration.fromPartial(object.streamIdleTimeout)
@@ -944,21 +949,21 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
         ? Duration.fromPartial(object.accessLogFlushInterval)
         : undefined;
     message.flushAccessLogOnNewRequest = object.flushAccessLogOnNewRequest ?? false;
-    message.accessLogOptions = object.accessLogOptions ?? new Uint8Array(0);
+    message.accessLogOptions = object.accessLogOptions ?? undefined;
     message.useRemoteAddress = object.useRemoteAddress ?? undefined;
     message.xffNumTrustedHops = object.xffNumTrustedHops ?? 0;
     message.originalIpDetectionExtensions =
       object.originalIpDetectionExtensions?.map((e) => TypedExtensionConfig.fromPartial(e)) || [];
     message.earlyHeaderMutationExtensions =
       object.earlyHeaderMutationExtensions?.map((e) => TypedExtensionConfig.fromPartial(e)) || [];
-    message.internalAddressConfig = object.internalAddressConfig ?? new Uint8Array(0);
+    message.internalAddressConfig = object.internalAddressConfig ?? undefined;
     message.skipXffAppend = object.skipXffAppend ?? false;
     message.via = object.via ?? "";
     message.generateRequestId = object.generateRequestId ?? undefined;
     message.preserveExternalRequestId = object.preserveExternalRequestId ?? false;
     message.alwaysSetRequestIdInResponse = object.alwaysSetRequestIdInResponse ?? false;
     message.forwardClientCertDetails = object.forwardClientCertDetails ?? 0;
-    message.setCurrentClientCertDetails = object.setCurrentClientCertDetails ?? new Uint8Array(0);
+    message.setCurrentClientCertDetails = object.setCurrentClientCertDetails ?? undefined;
     message.proxy100Continue = object.proxy100Continue ?? false;
     message.representIpv4RemoteAddressAsIpv4MappedIpv6 = object.representIpv4RemoteAddressAsIpv4MappedIpv6 ?? false;
     message.upgradeConfigs = object.upgradeConfigs?.map((e) => HttpConnectionManager_UpgradeConfig.fromPartial(e)) ||
@@ -966,8 +971,8 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
     message.normalizePath = object.normalizePath ?? undefined;
     message.mergeSlashes = object.mergeSlashes ?? false;
     message.pathWithEscapedSlashesAction = object.pathWithEscapedSlashesAction ?? 0;
-    message.requestIdExtension = object.requestIdExtension ?? new Uint8Array(0);
-    message.localReplyConfig = object.localReplyConfig ?? new Uint8Array(0);
+    message.requestIdExtension = object.requestIdExtension ?? undefined;
+    message.localReplyConfig = object.localReplyConfig ?? undefined;
     message.stripMatchingHostPort = object.stripMatchingHostPort ?? false;
     switch (object.stripPortMode?.$case) {
       case "stripAnyHostPort": {
@@ -978,9 +983,9 @@ export const HttpConnectionManager: MessageFns<HttpConnectionManager> = {
       }
     }
     message.streamErrorOnInvalidHttpMessage = object.streamErrorOnInvalidHttpMessage ?? undefined;
-    message.pathNormalizationOptions = object.pathNormalizationOptions ?? new Uint8Array(0);
+    message.pathNormalizationOptions = object.pathNormalizationOptions ?? undefined;
     message.stripTrailingHostDot = object.stripTrailingHostDot ?? false;
-    message.proxyStatusConfig = object.proxyStatusConfig ?? new Uint8Array(0);
+    message.proxyStatusConfig = object.proxyStatusConfig ?? undefined;
     message.typedHeaderValidationConfig =
       (object.typedHeaderValidationConfig !== undefined && object.typedHeaderValidationConfig !== null)
         ? TypedExtensionConfig.fromPartial(object.typedHeaderValidationConfig)
@@ -996,7 +1001,12 @@ function createBaseHttpConnectionManager_UpgradeConfig(): HttpConnectionManager_
   return { upgradeType: "", filters: [], enabled: undefined, _unknownFields: {} };
 }
 
-export const HttpConnectionManager_UpgradeConfig: MessageFns<HttpConnectionManager_UpgradeConfig> = {
+export const HttpConnectionManager_UpgradeConfig: MessageFns<
+  HttpConnectionManager_UpgradeConfig,
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig"
+> = {
+  $type: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig" as const,
+
   encode(message: HttpConnectionManager_UpgradeConfig, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.upgradeType !== "") {
       writer.uint32(10).string(message.upgradeType);
@@ -1091,7 +1101,9 @@ function createBaseRds(): Rds {
   return { configSource: undefined, routeConfigName: "", _unknownFields: {} };
 }
 
-export const Rds: MessageFns<Rds> = {
+export const Rds: MessageFns<Rds, "envoy.extensions.filters.network.http_connection_manager.v3.Rds"> = {
+  $type: "envoy.extensions.filters.network.http_connection_manager.v3.Rds" as const,
+
   encode(message: Rds, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.configSource !== undefined) {
       ConfigSource.encode(message.configSource, writer.uint32(10).fork()).join();
@@ -1176,7 +1188,12 @@ function createBaseHttpFilter(): HttpFilter {
   return { name: "", configType: undefined, isOptional: false, disabled: false, _unknownFields: {} };
 }
 
-export const HttpFilter: MessageFns<HttpFilter> = {
+export const HttpFilter: MessageFns<
+  HttpFilter,
+  "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter"
+> = {
+  $type: "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter" as const,
+
   encode(message: HttpFilter, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -1315,7 +1332,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

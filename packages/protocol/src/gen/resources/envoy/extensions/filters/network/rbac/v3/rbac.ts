@@ -14,9 +14,9 @@ export const protobufFileName = "envoy/extensions/filters/network/rbac/v3/rbac.p
 
 export interface RBAC {
   readonly rules: RBAC1 | undefined;
-  readonly matcher: Uint8Array;
+  readonly matcher?: Uint8Array | undefined;
   readonly shadowRules: RBAC1 | undefined;
-  readonly shadowMatcher: Uint8Array;
+  readonly shadowMatcher?: Uint8Array | undefined;
   readonly shadowRulesStatPrefix: string;
   readonly statPrefix: string;
   readonly enforcementType: number;
@@ -26,9 +26,9 @@ export interface RBAC {
 function createBaseRBAC(): RBAC {
   return {
     rules: undefined,
-    matcher: new Uint8Array(0),
+    matcher: undefined,
     shadowRules: undefined,
-    shadowMatcher: new Uint8Array(0),
+    shadowMatcher: undefined,
     shadowRulesStatPrefix: "",
     statPrefix: "",
     enforcementType: 0,
@@ -36,18 +36,20 @@ function createBaseRBAC(): RBAC {
   };
 }
 
-export const RBAC: MessageFns<RBAC> = {
+export const RBAC: MessageFns<RBAC, "envoy.extensions.filters.network.rbac.v3.RBAC"> = {
+  $type: "envoy.extensions.filters.network.rbac.v3.RBAC" as const,
+
   encode(message: RBAC, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.rules !== undefined) {
       RBAC1.encode(message.rules, writer.uint32(10).fork()).join();
     }
-    if (message.matcher.length !== 0) {
+    if (message.matcher !== undefined) {
       writer.uint32(50).bytes(message.matcher);
     }
     if (message.shadowRules !== undefined) {
       RBAC1.encode(message.shadowRules, writer.uint32(18).fork()).join();
     }
-    if (message.shadowMatcher.length !== 0) {
+    if (message.shadowMatcher !== undefined) {
       writer.uint32(58).bytes(message.shadowMatcher);
     }
     if (message.shadowRulesStatPrefix !== "") {
@@ -165,11 +167,11 @@ export const RBAC: MessageFns<RBAC> = {
   fromPartial(object: DeepPartial<RBAC>): RBAC {
     const message = createBaseRBAC() as any;
     message.rules = (object.rules !== undefined && object.rules !== null) ? RBAC1.fromPartial(object.rules) : undefined;
-    message.matcher = object.matcher ?? new Uint8Array(0);
+    message.matcher = object.matcher ?? undefined;
     message.shadowRules = (object.shadowRules !== undefined && object.shadowRules !== null)
       ? RBAC1.fromPartial(object.shadowRules)
       : undefined;
-    message.shadowMatcher = object.shadowMatcher ?? new Uint8Array(0);
+    message.shadowMatcher = object.shadowMatcher ?? undefined;
     message.shadowRulesStatPrefix = object.shadowRulesStatPrefix ?? "";
     message.statPrefix = object.statPrefix ?? "";
     message.enforcementType = object.enforcementType ?? 0;
@@ -187,7 +189,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;

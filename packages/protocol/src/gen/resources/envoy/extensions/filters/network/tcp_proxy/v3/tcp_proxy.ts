@@ -20,7 +20,7 @@ export interface TcpProxy {
     readonly $case: "weightedClusters";
     readonly value: TcpProxy_WeightedCluster;
   } | undefined;
-  readonly onDemand: Uint8Array;
+  readonly onDemand?: Uint8Array | undefined;
   readonly metadataMatch: Metadata | undefined;
   readonly idleTimeout: Duration | undefined;
   readonly downstreamIdleTimeout: Duration | undefined;
@@ -28,11 +28,11 @@ export interface TcpProxy {
   readonly accessLog: readonly Uint8Array[];
   readonly maxConnectAttempts: number | undefined;
   readonly hashPolicy: readonly Uint8Array[];
-  readonly tunnelingConfig: Uint8Array;
+  readonly tunnelingConfig?: Uint8Array | undefined;
   readonly maxDownstreamConnectionDuration: Duration | undefined;
   readonly accessLogFlushInterval: Duration | undefined;
   readonly flushAccessLogOnConnected: boolean;
-  readonly accessLogOptions: Uint8Array;
+  readonly accessLogOptions?: Uint8Array | undefined;
   _unknownFields?: { [key: number]: Uint8Array[] } | undefined;
 }
 
@@ -52,7 +52,7 @@ function createBaseTcpProxy(): TcpProxy {
   return {
     statPrefix: "",
     clusterSpecifier: undefined,
-    onDemand: new Uint8Array(0),
+    onDemand: undefined,
     metadataMatch: undefined,
     idleTimeout: undefined,
     downstreamIdleTimeout: undefined,
@@ -60,16 +60,18 @@ function createBaseTcpProxy(): TcpProxy {
     accessLog: [],
     maxConnectAttempts: undefined,
     hashPolicy: [],
-    tunnelingConfig: new Uint8Array(0),
+    tunnelingConfig: undefined,
     maxDownstreamConnectionDuration: undefined,
     accessLogFlushInterval: undefined,
     flushAccessLogOnConnected: false,
-    accessLogOptions: new Uint8Array(0),
+    accessLogOptions: undefined,
     _unknownFields: {},
   };
 }
 
-export const TcpProxy: MessageFns<TcpProxy> = {
+export const TcpProxy: MessageFns<TcpProxy, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"> = {
+  $type: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" as const,
+
   encode(message: TcpProxy, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.statPrefix !== "") {
       writer.uint32(10).string(message.statPrefix);
@@ -82,7 +84,7 @@ export const TcpProxy: MessageFns<TcpProxy> = {
         TcpProxy_WeightedCluster.encode(message.clusterSpecifier.value, writer.uint32(82).fork()).join();
         break;
     }
-    if (message.onDemand.length !== 0) {
+    if (message.onDemand !== undefined) {
       writer.uint32(114).bytes(message.onDemand);
     }
     if (message.metadataMatch !== undefined) {
@@ -106,7 +108,7 @@ export const TcpProxy: MessageFns<TcpProxy> = {
     for (const v of message.hashPolicy) {
       writer.uint32(90).bytes(v!);
     }
-    if (message.tunnelingConfig.length !== 0) {
+    if (message.tunnelingConfig !== undefined) {
       writer.uint32(98).bytes(message.tunnelingConfig);
     }
     if (message.maxDownstreamConnectionDuration !== undefined) {
@@ -118,7 +120,7 @@ export const TcpProxy: MessageFns<TcpProxy> = {
     if (message.flushAccessLogOnConnected !== false) {
       writer.uint32(128).bool(message.flushAccessLogOnConnected);
     }
-    if (message.accessLogOptions.length !== 0) {
+    if (message.accessLogOptions !== undefined) {
       writer.uint32(138).bytes(message.accessLogOptions);
     }
     if (message._unknownFields !== undefined) {
@@ -319,7 +321,7 @@ export const TcpProxy: MessageFns<TcpProxy> = {
         break;
       }
     }
-    message.onDemand = object.onDemand ?? new Uint8Array(0);
+    message.onDemand = object.onDemand ?? undefined;
     message.metadataMatch = (object.metadataMatch !== undefined && object.metadataMatch !== null)
       ? Metadata.fromPartial(object.metadataMatch)
       : undefined;
@@ -336,7 +338,7 @@ export const TcpProxy: MessageFns<TcpProxy> = {
     message.accessLog = object.accessLog?.map((e) => e) || [];
     message.maxConnectAttempts = object.maxConnectAttempts ?? undefined;
     message.hashPolicy = object.hashPolicy?.map((e) => e) || [];
-    message.tunnelingConfig = object.tunnelingConfig ?? new Uint8Array(0);
+    message.tunnelingConfig = object.tunnelingConfig ?? undefined;
     message.maxDownstreamConnectionDuration =
       (object.maxDownstreamConnectionDuration !== undefined && object.maxDownstreamConnectionDuration !== null)
         ? Duration.fromPartial(object.maxDownstreamConnectionDuration)
@@ -346,7 +348,7 @@ export const TcpProxy: MessageFns<TcpProxy> = {
         ? Duration.fromPartial(object.accessLogFlushInterval)
         : undefined;
     message.flushAccessLogOnConnected = object.flushAccessLogOnConnected ?? false;
-    message.accessLogOptions = object.accessLogOptions ?? new Uint8Array(0);
+    message.accessLogOptions = object.accessLogOptions ?? undefined;
     return message;
   },
 };
@@ -355,7 +357,12 @@ function createBaseTcpProxy_WeightedCluster(): TcpProxy_WeightedCluster {
   return { clusters: [], _unknownFields: {} };
 }
 
-export const TcpProxy_WeightedCluster: MessageFns<TcpProxy_WeightedCluster> = {
+export const TcpProxy_WeightedCluster: MessageFns<
+  TcpProxy_WeightedCluster,
+  "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster"
+> = {
+  $type: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster" as const,
+
   encode(message: TcpProxy_WeightedCluster, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.clusters) {
       TcpProxy_WeightedCluster_ClusterWeight.encode(v!, writer.uint32(10).fork()).join();
@@ -426,7 +433,12 @@ function createBaseTcpProxy_WeightedCluster_ClusterWeight(): TcpProxy_WeightedCl
   return { name: "", weight: 0, metadataMatch: undefined, _unknownFields: {} };
 }
 
-export const TcpProxy_WeightedCluster_ClusterWeight: MessageFns<TcpProxy_WeightedCluster_ClusterWeight> = {
+export const TcpProxy_WeightedCluster_ClusterWeight: MessageFns<
+  TcpProxy_WeightedCluster_ClusterWeight,
+  "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight"
+> = {
+  $type: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight" as const,
+
   encode(message: TcpProxy_WeightedCluster_ClusterWeight, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.name !== "") {
       writer.uint32(10).string(message.name);
@@ -529,7 +541,8 @@ export type DeepPartial<T> = unknown extends T ? T
   : T extends {} ? { [K in keyof T]?: DeepPartial<T[K]> }
   : Partial<T>;
 
-export interface MessageFns<T> {
+export interface MessageFns<T, V extends string> {
+  readonly $type: V;
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
   decode(input: BinaryReader | Uint8Array, length?: number): T;
   create(base?: DeepPartial<T>): T;
