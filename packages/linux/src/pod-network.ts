@@ -2,6 +2,7 @@
 import type { Socket as UdpSocket } from "node:dgram";
 import type { Server, Socket } from "node:net";
 import type { NetworkNamespace } from "./namespace.ts";
+import type { Keepalive } from "./socket-options.ts";
 import type { UdpOptions } from "./udp.ts";
 
 export interface ListenOptions {
@@ -14,7 +15,7 @@ export interface ListenOptions {
   readonly transparent: boolean;
   readonly backlog: number;
   /** TCP keepalive of accepted sockets; undefined leaves it off. */
-  readonly keepalive?: { readonly timeMs: number; readonly intervalMs: number; readonly retries: number } | undefined;
+  readonly keepalive?: Keepalive | undefined;
   /** Accept sockets paused and half-open: the caller decides when bytes flow and how each side ends. */
   readonly onConnection: (socket: Socket) => void;
 }
@@ -37,7 +38,7 @@ export interface DialOptions {
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
   /** TCP keepalive; undefined leaves it off. */
-  readonly keepalive?: { readonly timeMs: number; readonly intervalMs: number; readonly retries: number } | undefined;
+  readonly keepalive?: Keepalive | undefined;
 }
 
 /**

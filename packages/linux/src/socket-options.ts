@@ -6,6 +6,8 @@ export interface Keepalive {
   readonly timeMs: number;
   readonly intervalMs: number;
   readonly retries: number;
+  /** Longest time that sent bytes may stay unacknowledged; undefined leaves it to the kernel. */
+  readonly userTimeoutMs?: number | undefined;
 }
 
 const SOL_IP = 0;
@@ -26,6 +28,7 @@ const TCP_NODELAY = 1;
 const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
+const TCP_USER_TIMEOUT = 18;
 /** The same number for IPv4 (SO_ORIGINAL_DST) and IPv6 (IP6T_SO_ORIGINAL_DST). */
 const SO_ORIGINAL_DST = 80;
 
@@ -72,11 +75,12 @@ export function setNoDelay(fd: number): void {
 }
 
 /** Accepted sockets inherit it from their listener. */
-export function setKeepalive(fd: number, { timeMs, intervalMs, retries }: Keepalive): void {
+export function setKeepalive(fd: number, { timeMs, intervalMs, retries, userTimeoutMs }: Keepalive): void {
   setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   setOption(fd, SOL_TCP, TCP_KEEPIDLE, wholeSeconds(timeMs));
   setOption(fd, SOL_TCP, TCP_KEEPINTVL, wholeSeconds(intervalMs));
   setOption(fd, SOL_TCP, TCP_KEEPCNT, retries);
+  if (userTimeoutMs !== undefined) setOption(fd, SOL_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
 }
 
 /** Fills `into` with the sockaddr that conntrack remembers; the socket of an IPv4 client answers at the IPv4 level, whatever its family. */

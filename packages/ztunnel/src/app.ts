@@ -18,18 +18,18 @@ import {
 } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import { serveAdministration } from "./admin.ts";
-import type { Config, PodName } from "./config.ts";
+import type { Config } from "./config.ts";
 import { configDump } from "./config-dump.ts";
 import { openCa, openMesh } from "./control-plane.ts";
 import { PodDrain } from "./drain.ts";
 import { ztunnelError } from "./failure.ts";
 import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics } from "./metrics.ts";
-import { capturedPod } from "./pod-proxy.ts";
+import { podKinds, refuseTheUnsupported } from "./offered.ts";
 import { type PodState, Pods } from "./pods.ts";
 import { prefetchCertificates } from "./prefetch.ts";
 import type { PodConnections } from "./thread-protocol.ts";
 import { type SpawnThread, spawnThread } from "./traffic-thread.ts";
-import { type ThreadedPod, TrafficThreads } from "./traffic-threads.ts";
+import { type PodRequest, type ThreadedPod, TrafficThreads } from "./traffic-threads.ts";
 import { version } from "./version.ts";
 import { runZdsClient } from "./zds-client.ts";
 
@@ -132,7 +132,7 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
   );
 
   // In shared mode no pod is served before the mesh is known; a dedicated one binds its ports at once and lets connections wait.
-  const dedicated = config.mode.kind === "dedicated" ? await startOwn(stack, threads, config.mode.pod) : undefined;
+  const dedicated = config.mode.kind === "dedicated" ? await startOwn(stack, threads, { pod: config.mode.pod, kinds: podKinds(config) }) : undefined;
   await Promise.race([untilSynced(mesh, stopping), threads.alive]);
   meshBlocker[Symbol.dispose]();
   proxyBlocker[Symbol.dispose]();
@@ -156,8 +156,9 @@ function threadsFor({ workerThreads, proxy }: Config): number {
 }
 
 /** Dedicated mode: this process's own network is the pod's. */
-async function startOwn(stack: AsyncDisposableStack, threads: TrafficThreads, pod: PodName): Promise<Serving> {
-  const served = stack.use(await threads.startPod({ uid: `${pod.namespace}/${pod.name}`, pod, namespace: undefined, kinds: capturedPod }));
+async function startOwn(stack: AsyncDisposableStack, threads: TrafficThreads, own: Pick<PodRequest, "pod" | "kinds">): Promise<Serving> {
+  const { pod, kinds } = own;
+  const served = stack.use(await threads.startPod({ uid: `${pod.namespace}/${pod.name}`, pod, namespace: undefined, kinds }));
   return { served: () => [served], pods: () => [], refuseMore: async () => {}, ended: new Promise(() => {}) };
 }
 
@@ -183,7 +184,7 @@ async function servePods(
   const pods = stack.use(
     new Pods<ThreadedPod>({
       start: async ({ uid, name, namespace }) => {
-        const served = await threads.startPod({ uid, pod: name, namespace, kinds: capturedPod });
+        const served = await threads.startPod({ uid, pod: name, namespace, kinds: podKinds(config) });
         // Every thread has a descriptor of its own.
         namespace[Symbol.dispose]();
         return served;
@@ -196,7 +197,7 @@ async function servePods(
     }),
   );
   const self =
-    config.self === undefined
+    config.self === undefined || !config.proxyEnabled
       ? undefined
       : stack.use(
           await threads.startPod({
@@ -239,17 +240,4 @@ function aborted(signal: AbortSignal): Promise<void> {
 
 function toStdout(text: string): void {
   process.stdout.write(text);
-}
-
-/** What was asked for and would silently not happen is an error where safety depends on it, and a warning where it does not. */
-function refuseTheUnsupported(config: Config, log: Logger): void {
-  const asked = [
-    config.crlPath === undefined ? undefined : "CRL_PATH",
-    config.socks5Enabled ? "UNSTABLE_ENABLE_SOCKS5" : undefined,
-    config.proxyEnabled ? undefined : "ENABLE_PROXY=false",
-  ].filter((name) => name !== undefined);
-  if (asked.length > 0) throw ztunnelError("ZTUNNEL_UNSUPPORTED", `this version does not support ${asked.join(", ")}; unset it`);
-  if (config.proxy.dns?.upstreams.length === 0) log.warn("no nameserver in resolv.conf: pods get answers for names of the mesh only");
-  if (config.ca.fake) log.warn("FAKE_CA: certificates are self-signed by this process; for tests only");
-  if (config.userTimeout) log.warn("USER_TIMEOUT_ENABLED has no effect in this version");
 }

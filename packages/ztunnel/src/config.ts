@@ -34,6 +34,8 @@ export interface Keepalive {
   readonly timeMs: number;
   readonly intervalMs: number;
   readonly retries: number;
+  /** Longest time that sent bytes may stay unacknowledged. */
+  readonly userTimeoutMs?: number | undefined;
 }
 
 /** Ports of contract 2.1; parameters, so that tests need not own the real ones. */
@@ -111,13 +113,16 @@ export interface Config {
   /** The ztunnel's own pod, when it serves HBONE for itself (contract 5B.5). */
   readonly self: PodName | undefined;
   readonly xds: ControlPlane & { readonly local: LocalMesh | undefined };
-  readonly ca: ControlPlane & { readonly fake: boolean; readonly certificateTtlMs: number };
+  readonly ca: ControlPlane & {
+    readonly fake: boolean /** Directory of the files of a CA that this process is itself. */;
+    readonly localPath: string | undefined;
+    readonly certificateTtlMs: number;
+  };
   readonly token: AuthToken;
   readonly node: { readonly id: string; readonly metadata: Readonly<Record<string, unknown>> };
   readonly crlPath: string | undefined;
   readonly tls12: boolean;
   readonly postQuantumOnly: boolean;
-  readonly userTimeout: boolean;
   readonly ipv6: boolean;
   readonly drainDeadlineMs: number;
   readonly workerThreads: number;

@@ -1,6 +1,8 @@
 /** Where this process learns of the mesh and gets its certificates: the control plane, a local file, or a CA of its own for tests. */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import type { SnapshotChange } from "@fairway/model";
-import { Authority, type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient, localCaClient } from "@fairway/pki";
+import { Authority, type AuthorityPem, type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient, localCaClient } from "@fairway/pki";
 import { type Clock, Counter, Gauge, type Logger, type MetricRegistry } from "@fairway/runtime";
 import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView } from "@fairway/xds";
 import type { Config, ControlPlane, LocalMesh } from "./config.ts";
@@ -26,13 +28,27 @@ export async function openMesh(config: Config, { log, clock, registry }: { log: 
   return view;
 }
 
-/** The CA. Throws ZTUNNEL_UNSUPPORTED without one, PKI_BAD_* for a bad address. */
+/** The CA. Throws ZTUNNEL_UNSUPPORTED without one, ZTUNNEL_LOCAL_CA and PKI_CA_MATERIAL for bad files, PKI_BAD_* for a bad address. */
 export function openCa(config: Config, { clock }: { clock: Clock }): CaClient {
   const { ca, trustDomain, mode } = config;
+  if (ca.localPath !== undefined) return localCaClient(Authority.load(readAuthority(ca.localPath), clock));
   if (ca.fake) return localCaClient(Authority.createSelfSigned({ trustDomain, clock }));
   if (ca.address === undefined)
     throw ztunnelError("ZTUNNEL_UNSUPPORTED", "CA_ADDRESS is empty: without certificates nothing can be tunnelled (FAKE_CA is for tests)");
   return grpcCaClient({ controlPlane: access(config, ca, ca.address), impersonate: mode.kind === "shared" });
+}
+
+/** The files as the Secrets of a plugged-in CA name them. */
+function readAuthority(directory: string): AuthorityPem {
+  const read = (name: string): string => {
+    try {
+      return readFileSync(join(directory, name), "utf8");
+    } catch (cause) {
+      throw ztunnelError("ZTUNNEL_LOCAL_CA", `cannot read ${name} in ${directory}, the directory of LOCAL_CA_PATH`, cause);
+    }
+  };
+  const optional = (name: string): string => (existsSync(join(directory, name)) ? read(name) : "");
+  return { caCert: read("ca-cert.pem"), caKey: read("ca-key.pem"), certChain: optional("cert-chain.pem"), rootCert: optional("root-cert.pem") };
 }
 
 function access(config: Config, { roots, headers, altHostname }: ControlPlane, address: string): ControlPlaneAccess {

@@ -8,7 +8,7 @@ import { availableParallelism } from "node:os";
 import { defaultEngineName, engineNames } from "@fairway/hbone";
 import { networkId, tryParseSocketAddress } from "@fairway/model";
 import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
-import type { AuthToken, Config, ControlPlane, DnsConfig, PodName, TrustRoots } from "./config.ts";
+import type { AuthToken, Config, ControlPlane, DnsConfig, Keepalive, PodName, TrustRoots } from "./config.ts";
 import { type MeshDefaults, meshDefaults } from "./mesh-defaults.ts";
 import { parseResolvConf } from "./resolv-conf.ts";
 
@@ -74,6 +74,7 @@ const schema = z
     LOCAL_XDS_PATH: text,
     LOCAL_XDS: text,
     FAKE_CA: flag,
+    LOCAL_CA_PATH: text,
     SECRET_TTL: duration,
     PREFERED_SERVICE_NAMESPACE: text,
     INPOD_UDS: text,
@@ -125,6 +126,9 @@ const schema = z
     const refuse = (path: string, message: string): void => context.addIssue({ code: "custom", path: [path], message });
     if (env.PROXY_MODE === "dedicated" && env.PROXY_WORKLOAD_INFO === undefined) refuse("PROXY_WORKLOAD_INFO", "is required when PROXY_MODE is dedicated");
     if (env.LOCAL_XDS !== undefined && env.LOCAL_XDS_PATH !== undefined) refuse("LOCAL_XDS", "excludes LOCAL_XDS_PATH; set one of them");
+    if (env.FAKE_CA === true && env.LOCAL_CA_PATH !== undefined) refuse("LOCAL_CA_PATH", "excludes FAKE_CA; set one of them");
+    if (env.USER_TIMEOUT_ENABLED === true && env.KEEPALIVE_ENABLED === false)
+      refuse("USER_TIMEOUT_ENABLED", "is computed from the keepalive; leave KEEPALIVE_ENABLED on");
     if (env.XDS_ON_DEMAND === true && dnsEnabled(env)) refuse("XDS_ON_DEMAND", "excludes the DNS proxy; set ISTIO_META_DNS_CAPTURE=false");
     if (env.ISTIO_META_DNS_PROXY_ADDR !== undefined && hostAndPort(env.ISTIO_META_DNS_PROXY_ADDR) === undefined) {
       refuse("ISTIO_META_DNS_PROXY_ADDR", "expected localhost:port or ip:port");
@@ -163,10 +167,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       mark: env.PACKET_MARK ?? (shared ? 1337 : 0),
       reusePort: env.INPOD_PORT_REUSE ?? true,
       keepSource: env.ENABLE_ORIG_SRC === undefined ? "best-effort" : env.ENABLE_ORIG_SRC ? "required" : "never",
-      keepalive:
-        (env.KEEPALIVE_ENABLED ?? true)
-          ? { timeMs: env.KEEPALIVE_TIME ?? 180_000, intervalMs: env.KEEPALIVE_INTERVAL ?? 180_000, retries: env.KEEPALIVE_RETRIES ?? 9 }
-          : undefined,
+      keepalive: (env.KEEPALIVE_ENABLED ?? true) ? keepalive(env) : undefined,
       maxStreamsPerTunnel: env.POOL_MAX_STREAMS_PER_CONNECTION ?? 100,
       tunnelIdleMs: env.POOL_UNUSED_RELEASE_TIMEOUT ?? 300_000,
       streamWindow: env.HTTP2_STREAM_WINDOW_SIZE ?? 4_194_304,
@@ -198,6 +199,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
     ca: {
       ...controlPlane("CA", { ...env, address: env.CA_ADDRESS, roots: env.CA_ROOT_CA, alt: env.ALT_CA_HOSTNAME }, variables, defaults),
       fake: env.FAKE_CA ?? false,
+      localPath: env.LOCAL_CA_PATH,
       certificateTtlMs: env.SECRET_TTL ?? 24 * hourMs,
     },
     token: authToken(env.AUTH_TOKEN, exists),
@@ -205,10 +207,9 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
     crlPath: env.CRL_PATH,
     tls12: env.TLS12_ENABLED ?? false,
     postQuantumOnly: env.COMPLIANCE_POLICY === "pqc",
-    userTimeout: env.USER_TIMEOUT_ENABLED ?? false,
     ipv6: ipv6Enabled(env, surroundings),
     drainDeadlineMs: env.CONNECTION_TERMINATION_DEADLINE ?? graceful(env.TERMINATION_GRACE_PERIOD_SECONDS),
-    workerThreads: workerThreads(env, surroundings.cores),
+    workerThreads: workerThreads(env, surroundings.cores, defaults.concurrency),
     logFilter: env.RUST_LOG ?? "info",
     logFormat: env.LOG_FORMAT,
     meshVersion: env.ISTIO_META_ISTIO_VERSION ?? "unknown",
@@ -245,6 +246,13 @@ function hostAndPort(text: string): { host: string; port: number } | undefined {
   const local = /^localhost:(\d{1,5})$/.exec(text);
   const address = tryParseSocketAddress(local === null ? text : `127.0.0.1:${local[1]}`);
   return address && { host: local === null ? address.ip : "localhost", port: address.port };
+}
+
+/** The user timeout is when the last of the unanswered probes would have been given up (contract 2.2). */
+function keepalive(env: Environment): Keepalive {
+  const { KEEPALIVE_TIME: timeMs = 180_000, KEEPALIVE_INTERVAL: intervalMs = 180_000, KEEPALIVE_RETRIES: retries = 9 } = env;
+  const keepalive = { timeMs, intervalMs, retries };
+  return env.USER_TIMEOUT_ENABLED === true ? { ...keepalive, userTimeoutMs: timeMs + retries * intervalMs } : keepalive;
 }
 
 function podOf(info = "//"): PodName {
@@ -328,8 +336,8 @@ function jsonOrText(value: string): unknown {
 }
 
 /** Contract 2.2: an explicit number or share; else the CPU limit; else a quarter of the cores, never under the request or 2. */
-function workerThreads(env: Environment, cores: number): number {
-  const given = env.ZTUNNEL_WORKER_THREADS;
+function workerThreads(env: Environment, cores: number, concurrency: number | undefined): number {
+  const given = env.ZTUNNEL_WORKER_THREADS ?? concurrency?.toString();
   if (given?.endsWith("%")) return Math.max(1, Math.ceil((cores * Number(given.slice(0, -1))) / 100));
   if (given !== undefined) return Number(given) === 0 ? cores : Number(given);
   const limit = env.ZTUNNEL_CPU_LIMIT ?? env.ZTUNNEL_RESOURCE_CPU_LIMIT;

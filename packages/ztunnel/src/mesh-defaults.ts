@@ -7,6 +7,8 @@ export interface MeshDefaults {
   readonly discoveryAddress: string | undefined;
   readonly adminPort: number | undefined;
   readonly statsPort: number | undefined;
+  /** Threads; 0 is all cores. */
+  readonly concurrency: number | undefined;
   readonly metadata: readonly (readonly [string, string])[];
 }
 
@@ -15,6 +17,7 @@ const proxyConfig = z.object({
   discoveryAddress: z.string().optional(),
   proxyAdminPort: port,
   statsPort: port,
+  concurrency: z.number().int().min(0).max(1_024).optional(),
   proxyMetadata: z.record(z.string(), z.string()).optional(),
 });
 const meshConfig = z.object({ defaultConfig: proxyConfig.optional() });
@@ -29,6 +32,7 @@ export function meshDefaults(proxyConfigYaml: string | undefined, meshFileYaml: 
     discoveryAddress: own.discoveryAddress ?? file.discoveryAddress,
     adminPort: own.proxyAdminPort ?? file.proxyAdminPort,
     statsPort: own.statsPort ?? file.statsPort,
+    concurrency: own.concurrency ?? file.concurrency,
     metadata: Object.entries(metadata).map(([name, value]) => [name.startsWith(metadataPrefix) ? name.slice(metadataPrefix.length) : name, value] as const),
   };
 }

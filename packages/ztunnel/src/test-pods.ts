@@ -22,6 +22,8 @@ export function skippedWithoutNamespaces(t: ExecutionContext): boolean {
 }
 
 export interface TestPod {
+  /** Of its namespace, as `ip netns` knows it. */
+  readonly name: string;
   readonly ip: string;
   /** A descriptor of its own at each call. */
   readonly open: () => NetworkNamespace;
@@ -42,7 +44,7 @@ export function twoPods(t: ExecutionContext, { enrolled = true }: { enrolled?: b
   return { a, b };
 }
 
-function pod(t: ExecutionContext, ip: string): TestPod & { name: string } {
+function pod(t: ExecutionContext, ip: string): TestPod {
   counter += 1;
   const name = `fwztunnel-${process.pid}-${counter}`;
   run("ip", "netns", "add", name);
