@@ -38,6 +38,7 @@ import { serverNames, serveWith } from "./serving.ts";
 import { Signing } from "./sign.ts";
 import { writeStatus } from "./status.ts";
 import { untilAborted } from "./until-aborted.ts";
+import { runWaypoints } from "./waypoint-deployer.ts";
 import { shortType } from "./xds-types.ts";
 
 export interface ControllerOptions {
@@ -141,6 +142,7 @@ export async function startController(options: ControllerOptions, signal: AbortS
         await Promise.all([
           ca.rotate(leading),
           distributeRoots({ client, namespaces: inputs.namespaces, rootBundle: rootBundle.bundle, clock, log }, leading),
+          runWaypoints({ client, inputs, settings, pod: config.waypointPod, clock, log: log.scope("waypoint") }, leading),
           writeStatus({ client, inputs, mesh, rejections, rootNamespace: settings.rootNamespace, clock, log }, leading),
         ]);
       },

@@ -3,6 +3,7 @@ import { defaultTrustDomain, networkId } from "@fairway/model";
 import { defaultCertificateTtlMs, maxCertificateTtlMs } from "@fairway/pki";
 import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
 import type { MeshSettings } from "./settings.ts";
+import type { WaypointPodSettings } from "./waypoint-objects.ts";
 
 export interface Config {
   readonly settings: MeshSettings;
@@ -17,6 +18,8 @@ export interface Config {
   readonly maxCertificateTtlMs: number;
   /** Names under which proxies reach us, beside those that follow from the namespace. */
   readonly extraServerNames: readonly string[];
+  /** What the pods of waypoints are like. */
+  readonly waypointPod: WaypointPodSettings;
   readonly ports: Ports;
   readonly logFilter: string;
   readonly logFormat: "plain" | "json";
@@ -38,6 +41,23 @@ const list = z.string().transform((text) =>
     .filter((part) => part !== ""),
 );
 
+const texts = z.record(z.string(), z.coerce.string()).default({});
+const open = z.record(z.string(), z.unknown());
+/** The chart's `waypoint` values, as one JSON object. */
+const waypointPod = z.object({
+  imagePullPolicy: z.string().default(""),
+  imagePullSecrets: z.array(z.string()).default([]),
+  env: texts,
+  resources: z.object({ requests: texts.optional(), limits: texts.optional() }).default({}),
+  labels: texts,
+  annotations: texts,
+  nodeSelector: texts,
+  affinity: open.default({}),
+  tolerations: z.array(open).default([]),
+  topologySpreadConstraints: z.array(open).default([]),
+  terminationGracePeriodSeconds: z.number().int().min(1).default(30),
+});
+
 const schema = z.object({
   POD_NAMESPACE: z.string().min(1).default("fairway-system"),
   POD_NAME: z.string().min(1).default(`controller-${process.pid}`),
@@ -56,6 +76,20 @@ const schema = z.object({
   MAX_WORKLOAD_CERT_TTL: durationVariable.optional(),
   ISTIOD_CUSTOM_HOST: list.default([]),
   AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY: booleanVariable.optional(),
+  WAYPOINT_IMAGE: z.string().min(1).default("fairway/waypoint"),
+  WAYPOINT_CONTROL_PLANE: z.string().optional(),
+  WAYPOINT_POD: z
+    .string()
+    .default("{}")
+    .transform((text, context) => {
+      try {
+        return JSON.parse(text) as unknown;
+      } catch {
+        context.addIssue({ code: "custom", message: "expected a JSON object" });
+        return z.NEVER;
+      }
+    })
+    .pipe(waypointPod),
   GRPC_PORT: port(15_012),
   READY_PORT: port(8_080),
   METRICS_PORT: port(15_014),
@@ -84,6 +118,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
     defaultCertificateTtlMs: read.DEFAULT_WORKLOAD_CERT_TTL ?? defaultCertificateTtlMs,
     maxCertificateTtlMs: Math.min(read.MAX_WORKLOAD_CERT_TTL ?? maxCertificateTtlMs, maxCertificateTtlMs),
     extraServerNames: read.ISTIOD_CUSTOM_HOST,
+    waypointPod: {
+      ...(read.WAYPOINT_POD as Omit<WaypointPodSettings, "image" | "controlPlane">),
+      image: read.WAYPOINT_IMAGE,
+      controlPlane: read.WAYPOINT_CONTROL_PLANE ?? `https://fairway-controller.${read.POD_NAMESPACE}.svc:15012`,
+    },
     ports: { grpc: read.GRPC_PORT, ready: read.READY_PORT, metrics: read.METRICS_PORT, debug: read.DEBUG_PORT },
     logFilter: read.LOG_LEVEL,
     logFormat: read.LOG_FORMAT,

@@ -74,8 +74,19 @@ export class FakeKube implements KubeClient {
     return this.set(type, object);
   }
 
-  async mergePatch<T extends KubeObject>(): Promise<T> {
-    throw new MeshError("KUBE_INVALID", "the controller patches nothing by merge");
+  async mergePatch<T extends KubeObject>(
+    type: ResourceType<T>,
+    name: string,
+    namespace: string | undefined,
+    patch: unknown,
+    options: { subresource?: "status" } = {},
+  ): Promise<T> {
+    const stored = await this.get(type, name, namespace);
+    const wanted = (patch as Partial<KubeObject>).metadata?.resourceVersion ?? stored.metadata.resourceVersion;
+    if (stored.metadata.resourceVersion !== wanted) throw new MeshError("KUBE_CONFLICT", "the object was changed");
+    const object = merged(stored, patch) as T;
+    this.#wrote("patch", type, object, options.subresource);
+    return this.set(type, object);
   }
 
   async apply<T extends KubeObject>(type: ResourceType<T>, object: T, options: { subresource?: "status" }): Promise<T> {
@@ -83,7 +94,7 @@ export class FakeKube implements KubeClient {
     this.#wrote("apply", type, object, options.subresource);
     const known = this.store(type).get(objectKey(object));
     if (options.subresource !== undefined && known === undefined) throw new MeshError("KUBE_NOT_FOUND", "not found");
-    return this.set(type, { ...known, ...object, metadata: { ...known?.metadata, ...object.metadata } });
+    return this.set(type, merged(known ?? {}, object) as T);
   }
 
   async delete<T extends KubeObject>(type: ResourceType<T>, name: string, namespace?: string): Promise<void> {
@@ -134,4 +145,15 @@ export class FakeKube implements KubeClient {
   #wrote<T extends KubeObject>(verb: string, type: ResourceType<T>, object: T, subresource?: string): void {
     this.writes.push({ verb, type: type.plural, key: objectKey(object), object, subresource });
   }
+}
+
+/** JSON merge patch (RFC 7396). */
+function merged(target: unknown, patch: unknown): unknown {
+  if (typeof patch !== "object" || patch === null || Array.isArray(patch)) return patch;
+  const result: Record<string, unknown> = typeof target === "object" && target !== null && !Array.isArray(target) ? { ...target } : {};
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) delete result[key];
+    else result[key] = merged(result[key], value);
+  }
+  return result;
 }

@@ -5,6 +5,7 @@ export const label = {
   canonicalName: "service.istio.io/canonical-name",
   canonicalRevision: "service.istio.io/canonical-revision",
   dataplaneMode: "istio.io/dataplane-mode",
+  gatewayClassName: "gateway.networking.k8s.io/gateway-class-name",
   gatewayManaged: "gateway.istio.io/managed",
   gatewayName: "gateway.networking.k8s.io/gateway-name",
   ingressUseWaypoint: "istio.io/ingress-use-waypoint",
@@ -22,12 +23,15 @@ export const label = {
 } as const;
 
 export const annotation = {
+  controllerVersion: "gateway.istio.io/controller-version",
   dryRun: "istio.io/dry-run",
   forServiceAccount: "istio.io/for-service-account",
   gatewayServiceAccount: "gateway.istio.io/service-account",
   inboundBinding: "ambient.istio.io/waypoint-inbound-binding",
+  nameOverride: "gateway.istio.io/name-override",
   redirection: "ambient.istio.io/redirection",
   serviceAccount: "gateway.istio.io/service-account",
+  serviceType: "networking.istio.io/service-type",
   sidecarStatus: "sidecar.istio.io/status",
   trafficDistribution: "networking.istio.io/traffic-distribution",
 } as const;

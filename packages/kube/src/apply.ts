@@ -33,8 +33,21 @@ export async function applyConditions<T extends WithConditions>(
   { fieldManager, owned, now }: ApplyConditionsOptions,
 ): Promise<"unchanged" | "applied"> {
   const current = (object.status?.conditions ?? []).filter((condition) => owned.includes(condition.type));
-  const generation = object.metadata.generation;
-  const conditions = wishes.map((wish): Condition => {
+  const conditions = datedConditions(wishes, current, { generation: object.metadata.generation, now });
+  if (conditions.length === current.length && conditions.every((condition) => current.some((before) => same(before, condition)))) return "unchanged";
+  const { name, namespace } = object.metadata;
+  const body = { metadata: { name, ...(namespace === undefined ? {} : { namespace }) }, status: { conditions } } as KubeObject as T;
+  await client.apply(type, body, { fieldManager, force: true, subresource: "status" });
+  return "applied";
+}
+
+/** The wishes as conditions: about this generation, and with the time since which each has had its status. */
+export function datedConditions(
+  wishes: readonly ConditionWish[],
+  current: readonly Condition[],
+  { generation, now }: { readonly generation: number | undefined; readonly now: Date },
+): Condition[] {
+  return wishes.map((wish): Condition => {
     const before = current.find((condition) => condition.type === wish.type);
     const kept = before?.status === wish.status ? before.lastTransitionTime : undefined;
     return {
@@ -43,11 +56,6 @@ export async function applyConditions<T extends WithConditions>(
       lastTransitionTime: kept ?? now.toISOString().replace(/\.\d+Z$/, "Z"),
     };
   });
-  if (conditions.length === current.length && conditions.every((condition) => current.some((before) => same(before, condition)))) return "unchanged";
-  const { name, namespace } = object.metadata;
-  const body = { metadata: { name, ...(namespace === undefined ? {} : { namespace }) }, status: { conditions } } as KubeObject as T;
-  await client.apply(type, body, { fieldManager, force: true, subresource: "status" });
-  return "applied";
 }
 
 function same(a: Condition, b: Condition): boolean {

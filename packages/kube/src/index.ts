@@ -1,5 +1,5 @@
 /** Kubernetes as derived collections: client, supervised reflector, derive, apply, leader. */
-export { type ApplyConditionsOptions, applyConditions, type ConditionWish, type WithConditions } from "./apply.ts";
+export { type ApplyConditionsOptions, applyConditions, type ConditionWish, datedConditions, type WithConditions } from "./apply.ts";
 export { type ConnectOptions, connectKube, createKubeClient } from "./client.ts";
 export {
   type Collection,
@@ -41,7 +41,7 @@ export type {
   Volume,
 } from "./resources/core.ts";
 export type { Endpoint, EndpointSlice } from "./resources/discovery.ts";
-export type { GatewayClass, GatewayListener, GatewayObject } from "./resources/gateway.ts";
+export type { GatewayClass, GatewayListener, GatewayListenerStatus, GatewayObject } from "./resources/gateway.ts";
 export type {
   GrpcRouteMatch,
   GrpcRouteObject,

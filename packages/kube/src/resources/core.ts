@@ -43,6 +43,7 @@ export interface Probe {
 export interface Container {
   name: string;
   image?: string;
+  imagePullPolicy?: string;
   command?: string[];
   args?: string[];
   workingDir?: string;
@@ -85,6 +86,10 @@ export interface PodSpec {
   restartPolicy?: string;
   nodeSelector?: Record<string, string>;
   tolerations?: { key?: string; operator?: string; value?: string; effect?: string; tolerationSeconds?: number }[];
+  affinity?: Record<string, unknown>;
+  topologySpreadConstraints?: Record<string, unknown>[];
+  imagePullSecrets?: { name: string }[];
+  securityContext?: Record<string, unknown>;
   terminationGracePeriodSeconds?: number;
   automountServiceAccountToken?: boolean;
   readinessGates?: { conditionType: string }[];

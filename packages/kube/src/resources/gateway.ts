@@ -12,6 +12,13 @@ export interface GatewayListener {
   tls?: Record<string, unknown>;
 }
 
+export interface GatewayListenerStatus {
+  name: string;
+  attachedRoutes: number;
+  supportedKinds?: { group?: string; kind: string }[];
+  conditions: Condition[];
+}
+
 export interface GatewayObject extends KubeObject {
   spec?: {
     gatewayClassName: string;
@@ -19,7 +26,7 @@ export interface GatewayObject extends KubeObject {
     addresses?: { type?: string; value?: string }[];
     infrastructure?: { labels?: Record<string, string>; annotations?: Record<string, string>; parametersRef?: { group: string; kind: string; name: string } };
   };
-  status?: { addresses?: { type?: string; value: string }[]; conditions?: Condition[]; listeners?: Record<string, unknown>[] };
+  status?: { addresses?: { type?: string; value: string }[]; conditions?: Condition[]; listeners?: GatewayListenerStatus[] };
 }
 
 export interface GatewayClass extends KubeObject {
