@@ -111,11 +111,11 @@ export function reducePod({ apiVersion, kind, metadata, spec = {}, status = {} }
 }
 
 function meshAnnotations(annotations: Record<string, string>): Record<string, string> {
-  return Object.fromEntries(Object.entries(annotations).filter(([key]) => key.includes(meshDomain)));
+  return Object.fromEntries(Object.entries(annotations).filter(([key]) => meshDomains.some((domain) => key.includes(domain))));
 }
 
-/** Part of every annotation of the ambient API. */
-const meshDomain = "istio.io/";
+/** Part of every annotation of the ambient API, and of our own. */
+const meshDomains = ["istio.io/", "fairway.dev/"] as const;
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration";
 
 function withoutLastApplied<T extends KubeObject>(object: T): T {

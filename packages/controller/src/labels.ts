@@ -23,6 +23,8 @@ export const label = {
 } as const;
 
 export const annotation = {
+  /** Ours: the reference has no guard to switch off. */
+  allowWaypointBypass: "fairway.dev/allow-waypoint-bypass",
   controllerVersion: "gateway.istio.io/controller-version",
   dryRun: "istio.io/dry-run",
   forServiceAccount: "istio.io/for-service-account",

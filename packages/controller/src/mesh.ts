@@ -17,6 +17,8 @@ import {
   type Pod,
 } from "@fairway/kube";
 import { type AuthorizationPolicy, type NetworkId, networkId, type PolicyKey, policyKey, type Service, type Workload } from "@fairway/model";
+import { deriveEnforcement, type Enforcement } from "./enforcement.ts";
+import { deriveGuards } from "./guarded-pods.ts";
 import type { Inputs } from "./inputs.ts";
 import { isOurRevision, label, matchesLabels, noLabels } from "./labels.ts";
 import { nodeLocality } from "./locality.ts";
@@ -44,6 +46,7 @@ export interface Mesh {
   readonly targetedPolicies: Collection<AuthorizationPolicyObject>;
   /** What waypoints are told, and what came of the objects that say it. */
   readonly programs: Programs;
+  readonly enforcement: Enforcement;
 }
 
 const only = "mesh";
@@ -114,25 +117,6 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     inNamespace: fetch.lookup(peerAuthenticationsByNamespace, namespace),
   });
 
-  const policies = join<AuthorizationPolicy>(
-    derive(policyOutcomes, ({ policy }) => policy),
-    staticPolicies(peerAuthentications, settings),
-    deriveMany(peerAuthentications, (object, fetch) => {
-      const policy = convertPeerAuthentication(object, peerScope(fetch, object.metadata.namespace ?? ""));
-      return policy === undefined ? [] : [[policyKey(policy.namespace, policy.name), policy] as const];
-    }),
-  );
-
-  // On their own, so that a changed policy is matched against labels only, and recomputes the workloads that it concerns.
-  const podPolicies = derive(pods, ({ metadata: { namespace = "", labels = {} } }, fetch): readonly PolicyKey[] => {
-    const candidates = [
-      ...fetch.lookup(selectorPolicies, namespace),
-      ...(namespace === settings.rootNamespace ? [] : fetch.lookup(selectorPolicies, settings.rootNamespace)),
-    ];
-    const selected = candidates.filter(({ selector }) => selector !== undefined && matchesLabels(selector, labels)).map(({ key }) => key);
-    return [...selected, ...peerAuthenticationKeys(labels, peerScope(fetch, namespace))].sort();
-  });
-
   const ownGatewayOf = (fetch: Fetch, { metadata: { namespace = "", labels = {} } }: Pod): Waypoint | undefined => {
     const ofGateway = labels[label.gatewayName];
     return ofGateway === undefined ? undefined : fetch.get(waypoints, `${namespace}/${ofGateway}`);
@@ -145,27 +129,59 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     return bindingOf(fetch, { kind: "workload", namespace, labels, serviceAccount: () => pod.spec?.serviceAccountName });
   });
 
-  const podWorkloads = derive(pods, (pod, fetch) => {
-    if (podAddresses(pod).length === 0) return undefined;
-    const { namespace = "", name, labels = {} } = pod.metadata;
+  // Keys only, so that a service that changes otherwise leaves the pods' membership alone.
+  const podServices = derive(pods, ({ metadata: { namespace = "", name, labels = {}, uid } }, fetch): readonly string[] => {
     const selecting = Object.entries(labels)
       .flatMap(([key, value]) => fetch.lookup(servicesByLabel, labelIn(namespace, key, value)))
       .filter((service) => selects(service, labels));
     const naming = fetch.lookup(slicesByPod, `${namespace}/${name}`).flatMap((slice) => {
-      if (!sliceNames(slice, pod)) return [];
+      if (!sliceNames(slice, { name, uid })) return [];
       const service = fetch.get(services, keyIn(slice.metadata.namespace, slice.metadata.labels?.[label.serviceName] ?? ""));
       return service !== undefined && isSelectorless(service) ? [service] : [];
     });
+    return [...new Set([...selecting, ...naming].map(({ metadata }) => keyIn(metadata.namespace, metadata.name)))].sort();
+  });
+
+  const targetedPolicies = filter(ourPolicies, hasTargets);
+  const targetedAuthentications = filter(inputs.requestAuthentications, (object) => isOurRevision(object.metadata, settings.revision) && hasTargets(object));
+  const enforcement = deriveEnforcement(targetedPolicies, targetedAuthentications, settings);
+  const podGuards = deriveGuards({ inputs, settings, waypoints, serviceBindings, podBindings, podServices, namespaceFacts, enforcement });
+
+  // On their own, so that a changed policy is matched against labels only, and recomputes the workloads that it concerns.
+  const podPolicies = derive(pods, ({ metadata: { namespace = "", name, labels = {} } }, fetch): readonly PolicyKey[] => {
+    const candidates = [
+      ...fetch.lookup(selectorPolicies, namespace),
+      ...(namespace === settings.rootNamespace ? [] : fetch.lookup(selectorPolicies, settings.rootNamespace)),
+    ];
+    const selected = candidates.filter(({ selector }) => selector !== undefined && matchesLabels(selector, labels)).map(({ key }) => key);
+    const guard = fetch.get(podGuards, keyIn(namespace, name));
+    const guarding = guard === undefined ? [] : [policyKey(guard.namespace, guard.name)];
+    return [...selected, ...guarding, ...peerAuthenticationKeys(labels, peerScope(fetch, namespace))].sort();
+  });
+
+  const podWorkloads = derive(pods, (pod, fetch) => {
+    if (podAddresses(pod).length === 0) return undefined;
+    const { namespace = "", name } = pod.metadata;
     return convertPod(pod, {
       settings,
       network: networkOf(fetch),
       locality: fetch.get(localities, pod.spec?.nodeName ?? ""),
-      services: [...selecting, ...new Set(naming)].sort((a, b) => a.metadata.name.localeCompare(b.metadata.name)),
+      services: (fetch.get(podServices, keyIn(namespace, name)) ?? []).flatMap((key) => fetch.get(services, key) ?? []),
       binding: fetch.get(podBindings, keyIn(namespace, name)) ?? { kind: "none" },
       applicationTunnel: ownGatewayOf(fetch, pod)?.applicationTunnel,
       authorizationPolicies: fetch.get(podPolicies, keyIn(namespace, name)) ?? [],
     });
   });
+
+  const policies = join<AuthorizationPolicy>(
+    derive(policyOutcomes, ({ policy }) => policy),
+    staticPolicies(peerAuthentications, settings),
+    deriveMany(peerAuthentications, (object, fetch) => {
+      const policy = convertPeerAuthentication(object, peerScope(fetch, object.metadata.namespace ?? ""));
+      return policy === undefined ? [] : [[policyKey(policy.namespace, policy.name), policy] as const];
+    }),
+    deriveMany(podGuards, (policy) => [[policyKey(policy.namespace, policy.name), policy] as const]),
+  );
 
   const sliceWorkloads = deriveMany(endpointSlices, (slice, fetch) => {
     const service = fetch.get(services, keyIn(slice.metadata.namespace, slice.metadata.labels?.[label.serviceName] ?? ""));
@@ -173,13 +189,9 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
   });
 
   const workloads = join<Workload>(podWorkloads, sliceWorkloads);
-  const targetedPolicies = filter(ourPolicies, hasTargets);
-  const targetedAuthentications = filter(inputs.requestAuthentications, (object) => isOurRevision(object.metadata, settings.revision) && hasTargets(object));
   const programs = derivePrograms({
     inputs,
-    settings,
-    targetedPolicies,
-    targetedAuthentications,
+    enforcement,
     waypoints,
     serviceBindings,
     meshServices,
@@ -198,6 +210,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     peerAuthenticationComplaints: derive(peerAuthentications, complaintAbout),
     targetedPolicies,
     programs,
+    enforcement,
   };
 }
 

@@ -132,7 +132,13 @@ export async function runWaypoints(options: DeployerOptions, signal: AbortSignal
   );
   if (signal.aborted) return;
   stack.use(follow(wanted, (key) => deploying.add(key)));
-  for (const child of children) stack.use(child.subscribe((events) => events.forEach(({ key, object }) => deploying.add(ownerOf(key, object)))));
+  for (const child of children) {
+    stack.use(
+      child.subscribe((events) => {
+        for (const { key, object } of events) deploying.add(ownerOf(key, object));
+      }),
+    );
+  }
   stack.use(follow(ours, (key) => saying.add(key)));
   stack.use(follow(facts, (key) => saying.add(key)));
   await keepClasses(options, signal);

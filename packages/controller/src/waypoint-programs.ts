@@ -15,34 +15,21 @@ import {
   type ReferenceGrantObject,
   type RouteBackendReference,
 } from "@fairway/kube";
-import {
-  passthroughCluster,
-  type RequestPolicy,
-  type RouteTable,
-  type ServedPort,
-  type ServedTarget,
-  type Service,
-  type TokenRule,
-  type Workload,
-} from "@fairway/model";
+import { passthroughCluster, type RouteTable, type ServedPort, type ServedTarget, type Service, type Workload } from "@fairway/model";
 import { type BackendFacts, isCore, resolveBackend } from "./backends.ts";
 import { boundClusterName, clusterOf, endpointsOf, otherClusterName, servedProtocol } from "./clusters.ts";
+import type { Enforced, Enforcement } from "./enforcement.ts";
 import { readGrpcRoute } from "./grpc-routes.ts";
 import { readHttpRoute } from "./http-routes.ts";
 import type { Inputs } from "./inputs.ts";
-import { classTarget, convertRequestPolicy, gatewayTarget, type RequestPolicyOutcome, serviceTarget } from "./request-policies.ts";
 import { type RouteReading, readSafely } from "./route-reading.ts";
 import { type BackendAnswer, directTable, type FindBackend, routeTable } from "./routes.ts";
-import type { MeshSettings } from "./settings.ts";
-import { convertRequestAuthentication, type TokenOutcome } from "./token-rules.ts";
 import { type WaypointResource, waypointResourceKey } from "./waypoint-resource.ts";
 import type { Binding, Waypoint } from "./waypoints.ts";
 
 export interface ProgramSources {
   readonly inputs: Pick<Inputs, "services" | "pods" | "httpRoutes" | "grpcRoutes" | "referenceGrants">;
-  readonly settings: MeshSettings;
-  readonly targetedPolicies: Parameters<typeof convertPolicies>[0];
-  readonly targetedAuthentications: Parameters<typeof convertAuthentications>[0];
+  readonly enforcement: Enforcement;
   readonly waypoints: Collection<Waypoint>;
   /** By the key of the Service object. */
   readonly serviceBindings: Collection<Binding>;
@@ -57,16 +44,7 @@ export interface Programs {
   readonly resources: Collection<WaypointResource>;
   /** By `HTTPRoute/<namespace>/<name>`, and so for GRPCRoute. */
   readonly routes: Collection<RouteReading>;
-  readonly requestPolicies: Collection<RequestPolicyOutcome>;
-  readonly tokenRules: Collection<TokenOutcome>;
-  /** Policies and token rules that a waypoint enforces for a service, or for what is addressed directly. */
-  readonly enforced: (fetch: Fetch, waypoint: Waypoint, service: { namespace: string; name: string } | undefined) => Enforced;
   readonly backendFacts: (fetch: Fetch) => BackendFacts;
-}
-
-export interface Enforced {
-  readonly policies: readonly RequestPolicy[];
-  readonly tokens: readonly TokenRule[];
 }
 
 /** A cluster that a waypoint needs. */
@@ -85,17 +63,13 @@ interface BoundService {
 }
 
 export function derivePrograms(sources: ProgramSources): Programs {
-  const { inputs, settings, waypoints, serviceBindings, meshServices } = sources;
+  const { inputs, enforcement, waypoints, serviceBindings, meshServices } = sources;
   const routes = join<RouteReading>(
     deriveMany(inputs.httpRoutes, (object) => readSafely("HTTPRoute", object, readHttpRoute)),
     deriveMany(inputs.grpcRoutes, (object) => readSafely("GRPCRoute", object, readGrpcRoute)),
   );
   const routesByParent = index(routes, ({ parents, namespace }) => parents.filter(isServiceParent).map((parent) => serviceParent(parent, namespace)));
   const grants = index(inputs.referenceGrants, ({ metadata }) => [metadata.namespace ?? ""]);
-  const requestPolicies = convertPolicies(sources.targetedPolicies, settings);
-  const tokenRules = convertAuthentications(sources.targetedAuthentications, settings);
-  const policiesByTarget = index(requestPolicies, ({ targets }) => new Set(targets));
-  const tokensByTarget = index(tokenRules, ({ targets }) => new Set(targets));
 
   const backendFacts = (fetch: Fetch): BackendFacts => ({
     service: (namespace, name) => fetch.get(inputs.services, `${namespace}/${name}`),
@@ -103,14 +77,6 @@ export function derivePrograms(sources: ProgramSources): Programs {
   });
   const waypointOf = (fetch: Fetch, binding: Binding | undefined): Waypoint | undefined =>
     binding?.kind === "bound" ? fetch.get(waypoints, waypointKey(binding.waypoint)) : undefined;
-
-  const enforced: Programs["enforced"] = (fetch, waypoint, service) => {
-    const targets = [gatewayTarget(waypoint.namespace, waypoint.name), classTarget(waypoint.className)];
-    if (service !== undefined) targets.push(serviceTarget(service.namespace, service.name));
-    const policies = new Map(targets.flatMap((target) => fetch.lookup(policiesByTarget, target)).map(({ key, policy }) => [key, policy]));
-    const tokens = new Map(targets.flatMap((target) => fetch.lookup(tokensByTarget, target)).map(({ key, rules }) => [key, rules]));
-    return { policies: sorted(policies), tokens: sorted(tokens).flat() };
-  };
 
   const attached = (fetch: Fetch, service: KubeService, waypoint: Waypoint): readonly RouteReading[] =>
     fetch.lookup(routesByParent, objectKeyOf(service)).filter(({ namespace }) => mayRoute(namespace, service.metadata.namespace ?? "", waypoint));
@@ -146,14 +112,14 @@ export function derivePrograms(sources: ProgramSources): Programs {
     const known = fetch.get(meshServices, key);
     // A service without a virtual address cannot be asked for; its workloads are addressed directly.
     if (waypoint === undefined || known === undefined || known.vips.length === 0) return undefined;
-    const { policies, tokens } = enforced(fetch, waypoint, { namespace: known.namespace, name: known.name });
+    const { policies, tokens } = enforcement.at(fetch, waypoint, { namespace: known.namespace, name: known.name });
     return { waypoint: waypointKey(waypoint), kind: "target", value: serviceTargetOf(service, known, { policies, tokens }) };
   });
 
   const workloadTargets = deriveMany<Workload, WaypointResource>(sources.podWorkloads, (workload, fetch) => {
     const waypoint = waypointOf(fetch, fetch.get(sources.podBindings, `${workload.namespace}/${workload.name}`));
     if (waypoint === undefined) return [];
-    const target = workloadTargetOf(workload, enforced(fetch, waypoint, undefined));
+    const target = workloadTargetOf(workload, enforcement.at(fetch, waypoint, undefined));
     const resources: readonly WaypointResource[] = [
       { waypoint: waypointKey(waypoint), kind: "target", value: target },
       { waypoint: waypointKey(waypoint), kind: "routes", value: directTable },
@@ -175,9 +141,6 @@ export function derivePrograms(sources: ProgramSources): Programs {
       ...clusterResources(demands, sources),
     ),
     routes,
-    requestPolicies,
-    tokenRules,
-    enforced,
     backendFacts,
   };
 }
@@ -232,17 +195,6 @@ function clusterResources(demands: Collection<Demand>, { inputs, meshServices, w
   return [clusters, endpoints];
 }
 
-function convertPolicies(objects: Collection<Parameters<typeof convertRequestPolicy>[0]>, { rootNamespace }: MeshSettings): Derived<RequestPolicyOutcome> {
-  return derive(objects, (object) => convertRequestPolicy(object, rootNamespace));
-}
-
-function convertAuthentications(
-  objects: Collection<Parameters<typeof convertRequestAuthentication>[0]>,
-  { rootNamespace }: MeshSettings,
-): Derived<TokenOutcome> {
-  return derive(objects, (object) => convertRequestAuthentication(object, rootNamespace));
-}
-
 function serviceTargetOf(service: KubeService, { namespace, hostname, vips }: Service, { policies, tokens }: Enforced): ServedTarget {
   const ports = (service.spec?.ports ?? []).flatMap((port): ServedPort[] => {
     const protocol = servedProtocol(port);
@@ -284,8 +236,4 @@ function objectKeyOf({ metadata }: KubeService): string {
 
 function waypointKey({ namespace, name }: { readonly namespace: string; readonly name: string }): string {
   return `${namespace}/${name}`;
-}
-
-function sorted<T>(byKey: ReadonlyMap<string, T>): readonly T[] {
-  return [...byKey].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
 }

@@ -86,7 +86,7 @@ function isReady({ metadata, status }: Pod): boolean {
 }
 
 /** One mapping per service port; a named target port that this pod does not have is left out (controller contract 2.6). */
-function podPorts(service: KubeService, pod: Pod): readonly PortMapping[] {
+export function podPorts(service: KubeService, pod: Pod): readonly PortMapping[] {
   return (service.spec?.ports ?? []).flatMap((port): PortMapping[] => {
     const targetPort = podTargetPort(port, pod);
     return targetPort === undefined ? [] : [{ servicePort: port.port, targetPort, appProtocol: "unknown" }];
@@ -110,9 +110,9 @@ export function slicePods({ metadata, addressType, endpoints }: EndpointSlice): 
 }
 
 /** Whether one of the slice's endpoints is exactly this pod, and not an earlier one of the same name. */
-export function sliceNames({ endpoints }: EndpointSlice, { metadata }: Pod): boolean {
+export function sliceNames({ endpoints }: EndpointSlice, pod: { readonly name: string; readonly uid: string | undefined }): boolean {
   return (endpoints ?? []).some(
-    ({ targetRef }) => targetRef?.kind === "Pod" && targetRef.name === metadata.name && (targetRef.uid === undefined || targetRef.uid === metadata.uid),
+    ({ targetRef }) => targetRef?.kind === "Pod" && targetRef.name === pod.name && (targetRef.uid === undefined || targetRef.uid === pod.uid),
   );
 }
 
