@@ -32,7 +32,6 @@ export const annotation = {
   inboundBinding: "ambient.istio.io/waypoint-inbound-binding",
   nameOverride: "gateway.istio.io/name-override",
   redirection: "ambient.istio.io/redirection",
-  serviceAccount: "gateway.istio.io/service-account",
   serviceType: "networking.istio.io/service-type",
   sidecarStatus: "sidecar.istio.io/status",
   trafficDistribution: "networking.istio.io/traffic-distribution",

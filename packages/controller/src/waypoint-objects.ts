@@ -37,7 +37,7 @@ const ownAnnotations: ReadonlySet<string> = new Set([
   "kubectl.kubernetes.io/last-applied-configuration",
   annotation.controllerVersion,
   annotation.nameOverride,
-  annotation.serviceAccount,
+  annotation.gatewayServiceAccount,
 ]);
 
 export function waypointObjects(gateway: GatewayObject, settings: MeshSettings, pod: WaypointPodSettings): WaypointObjects {
@@ -58,7 +58,7 @@ export function waypointObjects(gateway: GatewayObject, settings: MeshSettings, 
     ownerReferences: [{ apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", name, uid: metadata.uid ?? "" }],
   };
   const objectName = annotations[annotation.nameOverride] ?? name;
-  const accountName = annotations[annotation.serviceAccount] ?? name;
+  const accountName = annotations[annotation.gatewayServiceAccount] ?? name;
   const selector = { [label.gatewayName]: name };
   return {
     serviceAccount: { metadata: { ...owned, name: accountName } },

@@ -68,7 +68,7 @@ export function readWaypoint(gateway: GatewayObject, gatewayClass: GatewayClass 
     namespace,
     name: metadata.name,
     className: spec?.gatewayClassName ?? "",
-    serviceAccount: metadata.annotations?.[annotation.serviceAccount] ?? metadata.name,
+    serviceAccount: metadata.annotations?.[annotation.gatewayServiceAccount] ?? metadata.name,
     address: address ?? expectedAddress({ namespace, name: metadata.name }, context.clusterDomain),
     ready: address !== undefined && (status?.addresses?.length ?? 0) > 0,
     trafficType: trafficTypeOf(metadata.labels?.[label.waypointFor] ?? gatewayClass?.metadata.labels?.[label.waypointFor]),
