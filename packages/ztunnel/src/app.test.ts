@@ -11,6 +11,7 @@ import { realSeams, runZtunnel } from "./app.ts";
 import { readConfig } from "./environment.ts";
 import { application, eventually, loopbackAddresses, readAll } from "./test-mesh.ts";
 import { threadHere } from "./test-threads.ts";
+import type { SpawnThread } from "./traffic-thread.ts";
 
 const at = loopbackAddresses();
 const base = 20_000 + (process.pid % 10_000);
@@ -30,7 +31,7 @@ class Program {
   readonly done: Promise<unknown>;
   readonly #stop = new AbortController();
 
-  constructor(t: ExecutionContext, env: Record<string, string>, destination: () => { ip: string; port: number } | undefined) {
+  constructor(t: ExecutionContext, env: Record<string, string>, destination: () => { ip: string; port: number } | undefined, spawn?: SpawnThread) {
     const config = readConfig({ XDS_ADDRESS: "", FAKE_CA: "true", ISTIO_META_DNS_CAPTURE: "false", IPV6_ENABLED: "false", PACKET_MARK: "0", ...env });
     const logFilter = new LogFilter("info");
     const log = createLogger("ztunnel", { filter: logFilter, write: (line) => void this.lines.push(line) });
@@ -41,7 +42,7 @@ class Program {
       logFilter,
       stop: this.#stop.signal,
       write: (text) => void this.lines.push(...text.split(/(?<=\n)/)),
-      seams: { ...realSeams, selfTest: async () => {}, spawnThread: threadHere(() => hostPodNetwork({ originalDestination: destination })) },
+      seams: { ...realSeams, selfTest: async () => {}, spawnThread: spawn ?? threadHere(() => hostPodNetwork({ originalDestination: destination })) },
     }).catch((thrown: unknown) => thrown);
     t.teardown(async () => {
       this.stop();
@@ -160,6 +161,23 @@ test.serial("administration answers as the reference does, and quits on request"
   t.is((await get(ports.admin, "/quitquitquit")).status, 405);
   t.deepEqual(await get(ports.admin, "/quitquitquit", "POST"), { status: 200, body: "shutdown now\n" });
   t.is(await program.done, undefined);
+});
+
+test.serial("a thread that dies ends the program with a code", async (t) => {
+  const agent = await agentServer(t);
+  const { promise: died, resolve: die } = Promise.withResolvers<Error>();
+  const here = threadHere(() => hostPodNetwork({}));
+  const program = new Program(
+    t,
+    { LOCAL_XDS: mesh(at(1)), INPOD_UDS: agent.path },
+    () => undefined,
+    (settings) => ({ ...here(settings), died }),
+  );
+  await program.meanwhile(agent.connection);
+  die(new Error("a bug"));
+  const ended = await program.done;
+  t.is(errorCode(ended), "ZTUNNEL_THREAD_DIED");
+  t.regex(messageOf(ended), /a bug/);
 });
 
 test.serial("a dedicated proxy serves its one workload without an agent", async (t) => {

@@ -1,69 +1,19 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { linuxPodNetwork, type SeqpacketConnection, SeqpacketServer, selfTest } from "@fairway/linux";
-import { decodeZdsResponse, encodeZdsRequest } from "@fairway/protocol";
-import test, { type ExecutionContext } from "ava";
+import { type SeqpacketConnection, SeqpacketServer, selfTest } from "@fairway/linux";
+import { encodeZdsRequest } from "@fairway/protocol";
+import test from "ava";
 import { eventually, readAll } from "./test-mesh.ts";
-import { skippedWithoutNamespaces, type TestPod, twoPods } from "./test-pods.ts";
+import { skippedWithoutNamespaces, twoPods } from "./test-pods.ts";
+import { enrol, inPod, nodeNamespace, twoPodMesh, ztunnel } from "./test-program.ts";
 
 const forever = new AbortController().signal;
 const main = fileURLToPath(new URL("./main.js", import.meta.url));
-
-const mesh = (a: string, b: string): string => `
-workloads:
-  - {uid: cluster//Pod/default/a, name: a, namespace: default, serviceAccount: a, workloadName: a, workloadIps: ["${a}"], protocol: HBONE, services: {}}
-  - {uid: cluster//Pod/default/b, name: b, namespace: default, serviceAccount: b, workloadName: b, workloadIps: ["${b}"], protocol: HBONE, services: {}}
-policies: []
-services: []
-`;
-
-interface Running {
-  readonly child: ChildProcess;
-  readonly output: () => string;
-}
-
-/** The program as it is shipped, in a network namespace of its own as on a node. */
-function ztunnel(t: ExecutionContext, namespace: string, env: Record<string, string>): Running {
-  const child = spawn("ip", ["netns", "exec", namespace, process.execPath, main, "proxy"], { env: { PATH: process.env["PATH"] ?? "", ...env } });
-  let output = "";
-  child.stdout.on("data", (chunk) => {
-    output += String(chunk);
-  });
-  child.stderr.on("data", (chunk) => {
-    output += String(chunk);
-  });
-  t.teardown(() => child.kill("SIGKILL"));
-  return { child, output: () => output };
-}
-
-function nodeNamespace(t: ExecutionContext): string {
-  const name = `fwztunnel-node-${process.pid}`;
-  execFileSync("ip", ["netns", "add", name]);
-  t.teardown(() => execFileSync("ip", ["netns", "delete", name]));
-  execFileSync("ip", ["-n", name, "link", "set", "lo", "up"]);
-  return name;
-}
-
-async function enrol(agent: SeqpacketConnection, name: string, pod: TestPod): Promise<string> {
-  using namespace = pod.open();
-  const request = encodeZdsRequest({ kind: "add", uid: `uid-${name}`, workload: { namespace: "default", name, serviceAccount: name } });
-  await agent.send(request, [namespace.fd], { signal: forever });
-  return decodeZdsResponse((await agent.receive({ signal: forever }))?.bytes ?? new Uint8Array()).error;
-}
-
-async function inPod(t: ExecutionContext, pod: TestPod) {
-  const network = linuxPodNetwork(pod.open());
-  t.teardown(async () => {
-    await network[Symbol.asyncDispose]();
-    network.namespace?.[Symbol.dispose]();
-  });
-  return network;
-}
 
 test.serial("the shipped program carries a captured connection between two pods of a node, and drains on SIGTERM", async (t) => {
   if (skippedWithoutNamespaces(t)) return;
@@ -71,7 +21,7 @@ test.serial("the shipped program carries a captured connection between two pods 
   const { a, b } = twoPods(t);
   const directory = mkdtempSync(join(tmpdir(), "fwztunnel-"));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
-  writeFileSync(join(directory, "mesh.yaml"), mesh(a.ip, b.ip));
+  writeFileSync(join(directory, "mesh.yaml"), twoPodMesh(a.ip, b.ip));
   const { promise, resolve } = Promise.withResolvers<SeqpacketConnection>();
   const server = await SeqpacketServer.listen(join(directory, "zds.sock"), resolve);
   t.teardown(() => server.close());

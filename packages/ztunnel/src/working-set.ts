@@ -77,6 +77,8 @@ export class WorkingSet implements MeshView {
   readonly #changes: Watched<MeshChange>;
   /** The same window with answers that may be of too little knowledge. */
   readonly #labels: Snapshot;
+  /** Questions that decisions under way waited for, with their number: never given up, or a decision might wait for ever. */
+  readonly #pinned = new Map<string, number>();
   /** Given up, and still held until the other side confirms it. */
   readonly #leaving = new Set<string>();
 
@@ -108,14 +110,21 @@ export class WorkingSet implements MeshView {
   /** Throws ZTUNNEL_MESH_UNANSWERED when what it needs does not come, or the signal's reason. */
   async decide<T>(decision: (snapshot: Snapshot) => T, { signal, labels = false }: DecideOptions): Promise<T> {
     const snapshot = labels && this.#options.onDemand === true ? this.#labels : this.snapshot;
-    for (;;) {
-      signal.throwIfAborted();
-      try {
-        return decision(snapshot);
-      } catch (thrown) {
-        if (!(thrown instanceof NotHeldError)) throw thrown;
-        await this.#fetch(thrown, signal);
+    const waitedFor: string[] = [];
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        try {
+          return decision(snapshot);
+        } catch (thrown) {
+          if (!(thrown instanceof NotHeldError)) throw thrown;
+          waitedFor.push(thrown.key);
+          this.#pin(thrown.key, 1);
+          await this.#fetch(thrown, signal);
+        }
       }
+    } finally {
+      for (const key of waitedFor) this.#pin(key, -1);
     }
   }
 
@@ -195,6 +204,12 @@ export class WorkingSet implements MeshView {
     });
   }
 
+  #pin(key: string, by: 1 | -1): void {
+    const users = (this.#pinned.get(key) ?? 0) + by;
+    if (users === 0) this.#pinned.delete(key);
+    else this.#pinned.set(key, users);
+  }
+
   #settle(key: string, end: (asked: Asked) => void): void {
     const asked = this.#asked.get(key);
     if (asked === undefined) return;
@@ -208,7 +223,7 @@ export class WorkingSet implements MeshView {
     const wanted = Math.ceil(this.#maxHeld / evictionShare);
     for (const [key, held] of this.#held) {
       if (leaving.length >= wanted) break;
-      if (this.#leaving.has(key)) continue;
+      if (this.#leaving.has(key) || this.#pinned.has(key)) continue;
       this.#held.delete(key);
       this.#held.set(key, held);
       if (held.used) held.used = false;
