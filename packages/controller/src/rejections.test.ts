@@ -1,6 +1,6 @@
-import { authorizationTypeUrl } from "@fairway/protocol";
+import { authorizationTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { createRegistry, silentLogger, systemClock, Watched } from "@fairway/runtime";
-import { listenerTypeUrl, routeTypeUrl, type XdsClientStatus, type XdsScope } from "@fairway/xds";
+import type { XdsClientStatus, XdsScope } from "@fairway/xds";
 import test from "ava";
 import { createControllerMetrics } from "./metrics.ts";
 import { followRejections } from "./rejections.ts";

@@ -1,8 +1,8 @@
 /** What connected proxies said against the resources they were sent: for the status of the objects these were made of. */
 import { MutableCollection } from "@fairway/kube";
-import { authorizationTypeUrl } from "@fairway/protocol";
+import { authorizationTypeUrl, clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import type { Logger, Watch } from "@fairway/runtime";
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl, type XdsClientStatus } from "@fairway/xds";
+import type { XdsClientStatus } from "@fairway/xds";
 import type { ControllerMetrics } from "./metrics.ts";
 import { type WaypointResource, waypointKey } from "./waypoint-resource.ts";
 import { shortType } from "./xds-types.ts";

@@ -1,5 +1,5 @@
 /** Type URLs in the short words of metrics. */
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/xds";
+import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 
 const words: ReadonlyMap<string, string> = new Map([
   [clusterTypeUrl, "cds"],

@@ -10,8 +10,8 @@
  * state; after a while its stream is ended, so that it starts over.
  */
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from "@fairway/protocol";
+import { clusterTypeUrl, endpointTypeUrl } from "@fairway/protocol";
 import type { Clock } from "@fairway/runtime";
-import { clusterTypeUrl, endpointTypeUrl } from "./envoy-types.ts";
 import type { ResourceSource } from "./mesh-source.ts";
 import { acknowledgement } from "./subscription.ts";
 import { type TypeBatch, TypeSession } from "./type-session.ts";

@@ -2,7 +2,6 @@
 export { defaultMaxMessageBytes, type XdsConnection } from "./client.ts";
 export type { XdsTypeStatus } from "./client-session.ts";
 export type { ControlPlaneAccess } from "./control-plane-access.ts";
-export { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 export { readMeshFile, staticMeshView } from "./file-source.ts";
 export { parseMesh } from "./mesh-file.ts";
 export type { DecideOptions, MeshChange, MeshRelease, MeshView, ResourceSource, ServedResource, ServedScope, XdsPeer, XdsScope } from "./mesh-source.ts";
@@ -20,5 +19,5 @@ export {
   type XdsServerOptions,
 } from "./server.ts";
 export { discoveryServerOptions } from "./server-options.ts";
-export { applyWaypointResources, emptyWaypointState, type WaypointDecoder, type WaypointResources, type WaypointState } from "./waypoint-state.ts";
+export { applyWaypointResources, emptyWaypointState, type WaypointResources, type WaypointState } from "./waypoint-state.ts";
 export { createWaypointView, type WaypointView, type WaypointViewOptions } from "./waypoint-view.ts";

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource } from "@fairway/protocol";
-import { endpointTypeUrl, routeTypeUrl } from "./envoy-types.ts";
+import { endpointTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { emptyRequest } from "./subscription.ts";
 
 /** How one stream's protocol says what its session says. */

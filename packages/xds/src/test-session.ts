@@ -1,9 +1,9 @@
 /** One client of the Envoy types in either protocol, without a network: the clock and the answers are the test's. */
 import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse } from "@fairway/protocol";
+import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { ManualClock } from "@fairway/runtime";
 import { ChangeFeed } from "./change-feed.ts";
 import { ClientSession, type XdsTypeStatus } from "./client-session.ts";
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 import { MutableResourceSource } from "./resource-source.ts";
 import { type Dialect, deltaDialect, SotwDialect } from "./sotw-dialect.ts";
 import { emptyRequest } from "./subscription.ts";

@@ -1,9 +1,17 @@
-/** Waypoint resources for tests, in a form of their own: what the bytes of the wire mean is the codec's business, and tested there. */
-import { deserialize, serialize } from "node:v8";
+/** Small waypoint resources for tests. */
 import { type Cluster, type ClusterEndpoints, type RouteTable, type ServedTarget, unlimited } from "@fairway/model";
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
+import {
+  clusterTypeUrl,
+  encodeCluster,
+  encodeEndpoints,
+  encodeRouteTable,
+  encodeTarget,
+  endpointTypeUrl,
+  listenerTypeUrl,
+  routeTypeUrl,
+} from "@fairway/protocol";
 import type { ResourceContent } from "./resource-source.ts";
-import type { WaypointDecoder, WaypointResources } from "./waypoint-state.ts";
+import type { WaypointResources } from "./waypoint-state.ts";
 
 export function target(name: string, routes: string, hostname: string = name): ServedTarget {
   const port = { port: 80, protocol: "http", routes, tcpBackends: [], policies: [], tokens: [] } as const;
@@ -23,14 +31,10 @@ export function endpoints(name: string): ClusterEndpoints {
   return { cluster: name, localities: [] };
 }
 
-const read = (body: Uint8Array): never => deserialize(body) as never;
-
-export const testDecoder: WaypointDecoder = { target: read, routes: read, cluster: read, endpoints: read };
-
-export const asTarget = (value: ServedTarget): ResourceContent => content(value.name, value);
-export const asRoutes = (value: RouteTable): ResourceContent => content(value.name, value);
-export const asCluster = (value: Cluster): ResourceContent => content(value.name, value);
-export const asEndpoints = (value: ClusterEndpoints): ResourceContent => content(value.cluster, value);
+export const asTarget = (value: ServedTarget): ResourceContent => ({ name: value.name, body: encodeTarget(value) });
+export const asRoutes = (value: RouteTable): ResourceContent => ({ name: value.name, body: encodeRouteTable(value) });
+export const asCluster = (value: Cluster): ResourceContent => ({ name: value.name, body: encodeCluster(value) });
+export const asEndpoints = (value: ClusterEndpoints): ResourceContent => ({ name: value.cluster, body: encodeEndpoints(value) });
 
 export const garbage = (name: string): ResourceContent => ({ name, body: Buffer.from("{") });
 
@@ -44,7 +48,3 @@ export const targetsPush: (push: Push) => WaypointResources = push(listenerTypeU
 export const routesPush: (push: Push) => WaypointResources = push(routeTypeUrl);
 export const clustersPush: (push: Push) => WaypointResources = push(clusterTypeUrl);
 export const endpointsPush: (push: Push) => WaypointResources = push(endpointTypeUrl);
-
-function content(name: string, value: unknown): ResourceContent {
-  return { name, body: serialize(value) };
-}

@@ -14,14 +14,13 @@ import {
   routeTable,
   target,
   targetsPush,
-  testDecoder,
 } from "./test-waypoint.ts";
 import { applyWaypointResources, emptyWaypointState, type WaypointResources, type WaypointState } from "./waypoint-state.ts";
 
 const fold = (...pushes: readonly WaypointResources[]): WaypointState => from(emptyWaypointState, ...pushes);
 
 function from(state: WaypointState, ...pushes: readonly WaypointResources[]): WaypointState {
-  return pushes.reduce((held, change) => applyWaypointResources(held, change, testDecoder).state, state);
+  return pushes.reduce((held, change) => applyWaypointResources(held, change).state, state);
 }
 
 const whole = [
@@ -78,7 +77,7 @@ test("what cannot be read is named, its last good form stays, and what came with
   const before = fold(...whole);
   const misnamed = { ...asRoutes(routeTable("x")), name: "y" };
   const change = routesPush({ set: [garbage("r"), asRoutes(routeTable("s")), misnamed] });
-  const { state, rejected } = applyWaypointResources(before, change, testDecoder);
+  const { state, rejected } = applyWaypointResources(before, change);
   t.deepEqual([...rejected.keys()], ["r", "y"]);
   t.regex(rejected.get("y") ?? "", /calls itself "x"/);
   t.deepEqual([...state.config.routeTables.keys()].toSorted(), ["r", "s"]);

@@ -2,18 +2,18 @@
  * What a waypoint was told, folded into what it serves. Pure, because every worker thread folds the same accepted resources.
  * Nothing half-known is in force: a cluster waits for its endpoints, a target for its route tables (waypoint contract 4.4).
  */
+import { passthroughCluster, type ServedPort, type ServedTarget, unknownCluster, type WaypointConfig } from "@fairway/model";
 import {
-  type Cluster,
-  type ClusterEndpoints,
-  passthroughCluster,
-  type RouteTable,
-  type ServedPort,
-  type ServedTarget,
-  unknownCluster,
-  type WaypointConfig,
-} from "@fairway/model";
+  clusterTypeUrl,
+  decodeCluster,
+  decodeEndpoints,
+  decodeRouteTable,
+  decodeTarget,
+  endpointTypeUrl,
+  listenerTypeUrl,
+  routeTypeUrl,
+} from "@fairway/protocol";
 import { messageOf } from "@fairway/runtime";
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 import type { ReceivedResource } from "./subscription.ts";
 
 /** Resources of one type that came together. Can be posted to a worker thread as it is. */
@@ -30,14 +30,6 @@ export interface WaypointState {
   readonly received: WaypointConfig;
 }
 
-/** From the bytes of one resource to the model; throws what cannot be read. */
-export interface WaypointDecoder {
-  readonly target: (body: Uint8Array) => ServedTarget;
-  readonly routes: (body: Uint8Array) => RouteTable;
-  readonly cluster: (body: Uint8Array) => Cluster;
-  readonly endpoints: (body: Uint8Array) => ClusterEndpoints;
-}
-
 const nothing: WaypointConfig = { targets: new Map(), routeTables: new Map(), clusters: new Map(), endpoints: new Map() };
 
 export const emptyWaypointState: WaypointState = { config: nothing, received: nothing };
@@ -49,29 +41,28 @@ export const emptyWaypointState: WaypointState = { config: nothing, received: no
 export function applyWaypointResources(
   state: WaypointState,
   change: WaypointResources,
-  decoder: WaypointDecoder,
 ): { readonly state: WaypointState; readonly rejected: ReadonlyMap<string, string> } {
   const rejected = new Map<string, string>();
-  const received = receive(state.received, change, decoder, rejected);
+  const received = receive(state.received, change, rejected);
   return { state: received === state.received ? state : { received, config: inForce(state.config, received) }, rejected };
 }
 
-function receive(received: WaypointConfig, change: WaypointResources, decoder: WaypointDecoder, rejected: Map<string, string>): WaypointConfig {
+function receive(received: WaypointConfig, change: WaypointResources, rejected: Map<string, string>): WaypointConfig {
   switch (change.typeUrl) {
     case clusterTypeUrl: {
-      const clusters = updated(received.clusters, change, decoder.cluster, ({ name }) => name, rejected);
+      const clusters = updated(received.clusters, change, decodeCluster, ({ name }) => name, rejected);
       return clusters === received.clusters ? received : { ...received, clusters };
     }
     case endpointTypeUrl: {
-      const endpoints = updated(received.endpoints, change, decoder.endpoints, ({ cluster }) => cluster, rejected);
+      const endpoints = updated(received.endpoints, change, decodeEndpoints, ({ cluster }) => cluster, rejected);
       return endpoints === received.endpoints ? received : { ...received, endpoints };
     }
     case listenerTypeUrl: {
-      const targets = updated(received.targets, change, decoder.target, ({ name }) => name, rejected);
+      const targets = updated(received.targets, change, decodeTarget, ({ name }) => name, rejected);
       return targets === received.targets ? received : { ...received, targets };
     }
     case routeTypeUrl: {
-      const routeTables = updated(received.routeTables, change, decoder.routes, ({ name }) => name, rejected);
+      const routeTables = updated(received.routeTables, change, decodeRouteTable, ({ name }) => name, rejected);
       return routeTables === received.routeTables ? received : { ...received, routeTables };
     }
     default:

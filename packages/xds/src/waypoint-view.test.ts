@@ -1,17 +1,25 @@
 /** A waypoint's view and the server against each other over TLS on loopback. */
 import type { WaypointConfig } from "@fairway/model";
-import { AggregatedDiscoveryServiceClient, addressTypeUrl, DiscoveryRequest, type DiscoveryResponse } from "@fairway/protocol";
+import {
+  AggregatedDiscoveryServiceClient,
+  addressTypeUrl,
+  clusterTypeUrl,
+  DiscoveryRequest,
+  type DiscoveryResponse,
+  endpointTypeUrl,
+  listenerTypeUrl,
+  routeTypeUrl,
+} from "@fairway/protocol";
 import { silentLogger, systemClock, Watched } from "@fairway/runtime";
 import { status } from "@grpc/grpc-js";
 import test, { type ExecutionContext } from "ava";
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 import type { XdsScope } from "./mesh-source.ts";
 import { waypointNode } from "./node.ts";
 import { MutableResourceSource } from "./resource-source.ts";
 import { createXdsServer, type XdsServerOptions } from "./server.ts";
 import { workload, workloadResource } from "./test-mesh.ts";
 import { accessTo, listen } from "./test-server.ts";
-import { asCluster, asEndpoints, asRoutes, asTarget, cluster, endpoints, garbage, routeTable, target, testDecoder } from "./test-waypoint.ts";
+import { asCluster, asEndpoints, asRoutes, asTarget, cluster, endpoints, garbage, routeTable, target } from "./test-waypoint.ts";
 import { applyWaypointResources, emptyWaypointState } from "./waypoint-state.ts";
 import { createWaypointView, type WaypointView } from "./waypoint-view.ts";
 
@@ -30,7 +38,7 @@ test("a waypoint receives its configuration and the addresses over one stream, a
   t.truthy(view.mesh.snapshot.workload(workload("a").uid));
   const { config } = { config: view.changes.current };
   t.deepEqual([config.clusters.size, config.endpoints.size, config.targets.size, config.routeTables.size], [1, 1, 1, 1]);
-  t.is(control.server.clients.current.size, 1);
+  await control.server.clients.until(({ size }) => size === 1, soon());
   routes.update({ set: [asRoutes(routeTable("r", "second"))] });
   await until(view, ({ routeTables }) => routeTables.get("r")?.virtualHosts[0]?.name === "second");
   targets.update({ delete: ["t"] });
@@ -75,7 +83,7 @@ test("whoever follows, from the start or later, folds to the same configuration"
   const follow = (): { current: () => WaypointConfig } => {
     let state = emptyWaypointState;
     view.follow((change) => {
-      state = applyWaypointResources(state, structuredClone(change), testDecoder).state;
+      state = applyWaypointResources(state, structuredClone(change)).state;
     });
     return { current: () => state.config };
   };
@@ -198,7 +206,6 @@ async function start(t: ExecutionContext, options: Partial<XdsServerOptions> = {
       const view = createWaypointView({
         access: accessTo(listening.target, { token: waypoint }),
         node: waypointNode({ instanceIp: "10.0.0.1", podName: "wp-1", podNamespace: "shop", nodeName: "node-1" }),
-        decoder: testDecoder,
         clock: systemClock,
         log: silentLogger,
       });

@@ -1,22 +1,21 @@
 /** The live configuration of one waypoint, and the mesh beside it, over one stream: what was accepted stays while the control plane is away. */
 import { applyChange, emptySnapshot, type WaypointConfig } from "@fairway/model";
+import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { type Clock, type Logger, type Watch, Watched } from "@fairway/runtime";
 import { XdsClient, type XdsConnection } from "./client.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 import { decideNow } from "./decide-now.ts";
-import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "./envoy-types.ts";
 import { addressSink } from "./mesh-sinks.ts";
 import type { MeshChange, MeshView } from "./mesh-source.ts";
 import type { NodeIdentity } from "./node.ts";
 import type { ReceivedResource, ResourceSink } from "./subscription.ts";
 import { waitForWorkload } from "./wait-for-workload.ts";
-import { applyWaypointResources, emptyWaypointState, type WaypointDecoder, type WaypointResources } from "./waypoint-state.ts";
+import { applyWaypointResources, emptyWaypointState, type WaypointResources } from "./waypoint-state.ts";
 
 export interface WaypointViewOptions {
   readonly access: ControlPlaneAccess;
   /** See `waypointNode`. Which waypoint is served is decided by the control plane, by our token. */
   readonly node: NodeIdentity;
-  readonly decoder: WaypointDecoder;
   readonly clock: Clock;
   readonly log: Logger;
   readonly maxMessageBytes?: number;
@@ -43,8 +42,8 @@ const waypointTypeUrls = [clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, rout
 
 /** Opens the stream in the background and keeps it; returns at once. */
 export function createWaypointView(options: WaypointViewOptions): WaypointView {
-  const { access, node, decoder, clock, log, maxMessageBytes, random } = options;
-  const accepted = new AcceptedResources(decoder);
+  const { access, node, clock, log, maxMessageBytes, random } = options;
+  const accepted = new AcceptedResources();
   const meshChanges = new Watched<MeshChange>({ snapshot: emptySnapshot, policiesChanged: true, workloadsChanged: true });
   const addresses = addressSink(meshChanges, (change, touched) => meshChanges.set({ snapshot: applyChange(meshChanges.current.snapshot, change), ...touched }));
   const client = new XdsClient({
@@ -79,16 +78,11 @@ export function createWaypointView(options: WaypointViewOptions): WaypointView {
 
 /** The accepted resources as bytes, and the configuration they amount to. */
 class AcceptedResources {
-  readonly #decoder: WaypointDecoder;
   readonly #config = new Watched<WaypointConfig>(emptyWaypointState.config);
   readonly #listeners = new Set<(change: WaypointResources) => void>();
   /** By type URL and name. */
   readonly #held = new Map<string, Map<string, ReceivedResource>>(waypointTypeUrls.map((typeUrl) => [typeUrl, new Map()]));
   #state = emptyWaypointState;
-
-  constructor(decoder: WaypointDecoder) {
-    this.#decoder = decoder;
-  }
 
   get config(): Watch<WaypointConfig> {
     return this.#config;
@@ -109,7 +103,7 @@ class AcceptedResources {
   }
 
   #apply(change: WaypointResources): ReadonlyMap<string, string> {
-    const { state, rejected } = applyWaypointResources(this.#state, change, this.#decoder);
+    const { state, rejected } = applyWaypointResources(this.#state, change);
     const resources = change.resources.filter(({ name }) => !rejected.has(name));
     const held = this.#held.get(change.typeUrl);
     for (const name of change.removed) held?.delete(name);
