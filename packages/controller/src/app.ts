@@ -39,6 +39,7 @@ import { Signing } from "./sign.ts";
 import { writeStatus } from "./status.ts";
 import { untilAborted } from "./until-aborted.ts";
 import { runWaypoints } from "./waypoint-deployer.ts";
+import { WaypointPublication } from "./waypoint-publication.ts";
 import { shortType } from "./xds-types.ts";
 
 export interface ControllerOptions {
@@ -85,7 +86,8 @@ export async function startController(options: ControllerOptions, signal: AbortS
 
   const mesh = deriveMesh(inputs, settings);
   opening.use(logComplaints(mesh, log.scope("policy")));
-  const publication = opening.use(publish({ mesh, log, metrics }));
+  const waypoints = opening.use(new WaypointPublication({ resources: mesh.programs.resources, log, metrics }));
+  const publication = opening.use(publish({ mesh, waypoints, log, metrics }));
   const callers = new CallerReview({ client, audiences: config.tokenAudiences, clock });
   const facts = nodeFacts(inputs, config);
   const xds = opening.use(

@@ -6,13 +6,15 @@ import { deriveMesh } from "./mesh.ts";
 import { createControllerMetrics } from "./metrics.ts";
 import { publish } from "./publish.ts";
 
+const noWaypoints = { open: () => ({ sources: [], [Symbol.dispose]: () => undefined }) };
+
 function setUp() {
   const inputs = testInputs();
   inputs.pods.set(pod("web"), pod("api", { status: { podIP: "10.0.0.2", podIPs: [{ ip: "10.0.0.2" }] } }));
   inputs.services.set(service("web"));
   inputs.authorizationPolicies.set(policy("p", { selector: { matchLabels: { app: "web" } }, rules: [{}] }));
   const mesh = deriveMesh(inputs, testSettings);
-  const publication = publish({ mesh, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
+  const publication = publish({ mesh, waypoints: noWaypoints, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
   const { sources } = publication.openScope({ kind: "node" });
   const [authorizations, addresses] = sources;
   if (authorizations === undefined || addresses === undefined) throw new Error("two sources are expected");
@@ -64,7 +66,7 @@ test("a trust domain of one's own is on the wire", (t) => {
   const inputs = testInputs();
   inputs.pods.set(pod("web"));
   const mesh = deriveMesh(inputs, { ...testSettings, trustDomain: "example.org" });
-  const publication = publish({ mesh, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
+  const publication = publish({ mesh, waypoints: noWaypoints, log: silentLogger, metrics: createControllerMetrics(createRegistry(), systemClock) });
   const { sources } = publication.openScope({ kind: "node" });
   const decoded = decodeAddress(sources[1]?.get("Kubernetes//Pod/shop/web")?.body ?? new Uint8Array());
   t.is(decoded.kind === "workload" ? decoded.workload.trustDomain : undefined, "example.org");

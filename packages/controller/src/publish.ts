@@ -19,7 +19,7 @@ export interface Publication extends Disposable {
 
 export interface PublishOptions {
   readonly mesh: Pick<Mesh, "workloads" | "services" | "policies">;
-  readonly waypoints?: Pick<WaypointPublication, "open">;
+  readonly waypoints: Pick<WaypointPublication, "open">;
   readonly log: Logger;
   readonly metrics: ControllerMetrics;
 }
@@ -58,8 +58,8 @@ export function publish({ mesh, waypoints, log, metrics }: PublishOptions): Publ
     openScope(scope) {
       if (scope.kind === "node") return everybody(authorizations, addresses);
       if (scope.kind === "grpc") return everybody();
-      const own = waypoints?.open(scope.waypoint);
-      return own === undefined ? everybody(addresses) : { sources: [addresses, ...own.sources], [Symbol.dispose]: () => own[Symbol.dispose]() };
+      const own = waypoints.open(scope.waypoint);
+      return { sources: [addresses, ...own.sources], [Symbol.dispose]: () => own[Symbol.dispose]() };
     },
     [Symbol.dispose]: () => {
       for (const subscription of subscriptions) subscription[Symbol.dispose]();

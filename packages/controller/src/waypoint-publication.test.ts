@@ -1,13 +1,12 @@
 import { MutableCollection } from "@fairway/kube";
-import type { RouteTable } from "@fairway/model";
+import type { RequestCondition } from "@fairway/model";
+import { clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { createRegistry, silentLogger, systemClock } from "@fairway/runtime";
 import type { ResourceSource } from "@fairway/xds";
 import test from "ava";
 import { createControllerMetrics } from "./metrics.ts";
 import { WaypointPublication } from "./waypoint-publication.ts";
 import { type WaypointResource, waypointResourceKey } from "./waypoint-resource.ts";
-
-const types = { target: "x.T", routes: "x.R", cluster: "x.C", endpoints: "x.E" };
 
 function routes(waypoint: string, name: string, host = "a"): WaypointResource {
   return { waypoint, kind: "routes", value: { name, virtualHosts: [{ name: host, domains: ["*"], routes: [] }] } };
@@ -22,11 +21,6 @@ function setUp(...initial: readonly WaypointResource[]) {
   const registry = createRegistry();
   const publication = new WaypointPublication({
     resources,
-    types,
-    encode: ({ value }) => {
-      if ((value as RouteTable).virtualHosts?.[0]?.name === "unspeakable") throw new Error("no form on the wire");
-      return Buffer.from(JSON.stringify(value));
-    },
     log: silentLogger,
     metrics: createControllerMetrics(registry, systemClock),
   });
@@ -40,7 +34,7 @@ test("a waypoint has the sources of its types in push order, and in them its own
   const shop = publication.open("shop/wp");
   t.deepEqual(
     shop.sources.map(({ typeUrl }) => typeUrl),
-    ["x.C", "x.E", "x.T", "x.R"],
+    [clusterTypeUrl, endpointTypeUrl, listenerTypeUrl, routeTypeUrl],
   );
   t.deepEqual(names(shop), [[], ["c"], [], ["r"]]);
   t.deepEqual(names(publication.open("other/wp")), [[], [], [], ["s"]]);
@@ -80,16 +74,41 @@ test("a waypoint that comes back while its client stays is served by the same so
 });
 
 test("what has no form on the wire stays as it was, and nothing else suffers", (t) => {
-  const { resources, publication } = setUp(routes("shop/wp", "r"));
+  const { resources, publication } = setUp(target("t"));
   const { sources } = publication.open("shop/wp");
-  const before = sources[3]?.get("r")?.version;
-  resources.set(routes("shop/wp", "r", "unspeakable"), routes("shop/wp", "s"));
-  t.is(sources[3]?.get("r")?.version, before);
-  t.truthy(sources[3]?.get("s"));
+  const before = sources[2]?.get("t")?.version;
+  resources.set(target("t", tooManyCombinations), target("u"));
+  t.is(sources[2]?.get("t")?.version, before);
+  t.truthy(sources[2]?.get("u"));
 });
+
+function target(name: string, condition: RequestCondition = { kind: "any" }): WaypointResource {
+  const policy = { namespace: "shop", name: "p", action: "allow", dryRun: false, rules: [condition] } as const;
+  const port = { port: 80, protocol: "http", routes: "r", tcpBackends: [], policies: [policy], tokens: [] } as const;
+  return {
+    waypoint: "shop/wp",
+    kind: "target",
+    value: { name, kind: "service", namespace: "shop", hostname: name, addresses: [], ports: [port], anyPort: undefined },
+  };
+}
+
+/** Either a client and a port or another client and another port, and so on: each pair is a part of its own in Envoy's form. */
+const tooManyCombinations: RequestCondition = {
+  kind: "all",
+  of: Array.from({ length: 12 }, (_, index) => ({
+    kind: "some" as const,
+    of: [1, 2].map((port) => ({
+      kind: "all" as const,
+      of: [
+        { kind: "principal" as const, match: { kind: "exact" as const, value: `${index}-${port}` } },
+        { kind: "destination-port" as const, from: port, to: port },
+      ],
+    })),
+  })),
+};
 
 test("how many resources are served is counted over all waypoints", async (t) => {
   const { resources, registry } = setUp(routes("shop/wp", "r"), routes("other/wp", "r"));
   resources.delete(waypointResourceKey(routes("other/wp", "r")));
-  t.regex(await registry.metrics(), /fairway_controller_resources\{type="r"\} 1/);
+  t.regex(await registry.metrics(), /fairway_controller_resources\{type="rds"\} 1/);
 });

@@ -3,6 +3,16 @@
  * its first client and go with the last of both.
  */
 import type { Collection, CollectionEvent } from "@fairway/kube";
+import {
+  clusterTypeUrl,
+  encodeCluster,
+  encodeEndpoints,
+  encodeRouteTable,
+  encodeTarget,
+  endpointTypeUrl,
+  listenerTypeUrl,
+  routeTypeUrl,
+} from "@fairway/protocol";
 import { type Logger, MeshError } from "@fairway/runtime";
 import { MutableResourceSource, type ResourceContent, type ResourceSource } from "@fairway/xds";
 import type { ControllerMetrics } from "./metrics.ts";
@@ -11,14 +21,8 @@ import { shortType } from "./xds-types.ts";
 
 type Kind = WaypointResource["kind"];
 
-/** Of each kind its type URL, in push order (waypoint contract 4.4). */
-export type WaypointTypes = Readonly<Record<Kind, string>>;
-
 export interface WaypointPublicationOptions {
   readonly resources: Collection<WaypointResource>;
-  readonly types: WaypointTypes;
-  /** Serialised message of the resource's type; throws what has no form on the wire. */
-  readonly encode: (resource: WaypointResource) => Uint8Array;
   readonly log: Logger;
   readonly metrics: ControllerMetrics;
 }
@@ -33,7 +37,8 @@ interface Batch {
   readonly gone: Set<string>;
 }
 
-const pushOrder = ["cluster", "endpoints", "target", "routes"] as const satisfies readonly Kind[];
+/** Waypoint contract 4.4. */
+const pushOrder: readonly Kind[] = ["cluster", "endpoints", "target", "routes"];
 
 export class WaypointPublication implements Disposable {
   readonly #options: WaypointPublicationOptions;
@@ -103,7 +108,7 @@ export class WaypointPublication implements Disposable {
   /** Undefined when it has no form on the wire: what was served before stays, and nothing else suffers. */
   #content(resource: WaypointResource, name: string): ResourceContent | undefined {
     try {
-      return { name, body: this.#options.encode(resource) };
+      return { name, body: encode(resource) };
     } catch (thrown) {
       const { log } = this.#options;
       log.error("a resource of a waypoint cannot be encoded and stays as it was", {
@@ -118,10 +123,13 @@ export class WaypointPublication implements Disposable {
   #waypoint(name: string): Waypoint {
     const known = this.#waypoints.get(name);
     if (known !== undefined) return known;
-    const { types } = this.#options;
-    const source = (kind: Kind): MutableResourceSource => new MutableResourceSource(types[kind]);
     const waypoint = {
-      sources: { cluster: source("cluster"), endpoints: source("endpoints"), target: source("target"), routes: source("routes") },
+      sources: {
+        cluster: new MutableResourceSource(clusterTypeUrl),
+        endpoints: new MutableResourceSource(endpointTypeUrl),
+        target: new MutableResourceSource(listenerTypeUrl),
+        routes: new MutableResourceSource(routeTypeUrl),
+      },
       clients: 0,
     };
     this.#waypoints.set(name, waypoint);
@@ -131,6 +139,20 @@ export class WaypointPublication implements Disposable {
   #dropIfUnused(name: string): void {
     const waypoint = this.#waypoints.get(name);
     if (waypoint?.clients === 0 && Object.values(waypoint.sources).every(({ size }) => size === 0)) this.#waypoints.delete(name);
+  }
+}
+
+/** Throws what has no form on the wire. */
+function encode({ kind, value }: WaypointResource): Uint8Array {
+  switch (kind) {
+    case "target":
+      return encodeTarget(value);
+    case "routes":
+      return encodeRouteTable(value);
+    case "cluster":
+      return encodeCluster(value);
+    case "endpoints":
+      return encodeEndpoints(value);
   }
 }
 
