@@ -33,6 +33,7 @@ export {
 } from "./dns-message.ts";
 export { clusterTypeUrl, decodeCluster, encodeCluster } from "./envoy/cluster-codec.ts";
 export { decodeEndpoints, encodeEndpoints, endpointTypeUrl } from "./envoy/endpoint-codec.ts";
+export { type GrpcResource, type GrpcResources, type GrpcService, grpcResources } from "./envoy/grpc-profile.ts";
 export { decodeTarget, encodeTarget, listenerTypeUrl } from "./envoy/listener-codec.ts";
 export { decodeRouteTable, encodeRouteTable, routeTypeUrl } from "./envoy/route-codec.ts";
 export { ControlPlane, Node } from "./gen/envoy/config/core/v3/base.ts";

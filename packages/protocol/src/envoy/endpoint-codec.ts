@@ -127,7 +127,7 @@ function tunnelTarget(place: Place, message: address.EnvoyInternalAddress, origi
   return target;
 }
 
-function healthToWire(health: Endpoint["health"]): HealthStatus {
+export function healthToWire(health: Endpoint["health"]): HealthStatus {
   switch (health) {
     case "healthy":
       return HealthStatus.HEALTHY;
