@@ -1,13 +1,13 @@
 /** A pair of haproxies that speak mutual TLS to each other: the native measure beside ours. One process and one thread each. */
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { SpiffeId } from "@fairway/model";
 import { Authority, type AuthorityPem, generateKeyPair } from "@fairway/pki";
 import { systemClock } from "@fairway/runtime";
 import { type Child, startCommand } from "./child.ts";
+import { freePorts } from "./free-ports.ts";
 import { clientIdentity, serverIdentity } from "./identities.ts";
 import type { Ports } from "./measures.ts";
 
@@ -71,20 +71,4 @@ function keyAndChain(authority: AuthorityPem, identity: SpiffeId): string {
   const { privateKey, publicKey } = generateKeyPair();
   const chain = Authority.load(authority, systemClock).sign({ publicKey, identity, ttlMs: 0 }).slice(0, -1);
   return [...chain, privateKey.export({ type: "pkcs8", format: "pem" }).toString()].join("\n");
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, () => {
-      const server = createServer();
-      return new Promise<typeof server>((resolve) => server.listen(0, "127.0.0.1", () => resolve(server)));
-    }),
-  );
-  return Promise.all(
-    servers.map((server) => {
-      const address = server.address();
-      const port = typeof address === "object" && address !== null ? address.port : 0;
-      return new Promise<number>((resolve) => server.close(() => resolve(port)));
-    }),
-  );
 }

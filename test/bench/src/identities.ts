@@ -4,6 +4,7 @@ import { Authority, type AuthorityPem, localCaClient, SecretManager, type Worklo
 import { silentLogger, systemClock } from "@fairway/runtime";
 
 export const clientIdentity: SpiffeId = spiffeId({ trustDomain: "cluster.local", namespace: "bench", serviceAccount: "client" });
+export const waypointIdentity: SpiffeId = spiffeId({ trustDomain: "cluster.local", namespace: "bench", serviceAccount: "waypoint" });
 export const serverIdentity: SpiffeId = spiffeId({ trustDomain: "cluster.local", namespace: "bench", serviceAccount: "server" });
 
 export function newAuthority(): AuthorityPem {
