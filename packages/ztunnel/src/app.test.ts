@@ -15,7 +15,16 @@ import type { SpawnThread } from "./traffic-thread.ts";
 
 const at = loopbackAddresses();
 const base = 20_000 + (process.pid % 10_000);
-const ports = { outbound: base + 1, plaintext: base + 6, hbone: 15_008, socks5: base + 8, admin: base + 2, metrics: base + 3, readiness: base + 4 };
+const ports = {
+  outbound: base + 1,
+  plaintext: base + 6,
+  hbone: 15_008,
+  socks5: base + 8,
+  httpConnect: base + 9,
+  admin: base + 2,
+  metrics: base + 3,
+  readiness: base + 4,
+};
 const forever = new AbortController().signal;
 
 const mesh = (ip: string): string => `
@@ -201,10 +210,7 @@ test.serial("without its control plane the program runs, is not ready and serves
   t.is(await program.done, undefined);
 });
 
-for (const [what, env] of [
-  ["revocation lists", { CRL_PATH: "/crl" }],
-  ["SOCKS5", { UNSTABLE_ENABLE_SOCKS5: "true" }],
-] as const) {
+for (const [what, env] of [["revocation lists", { CRL_PATH: "/crl" }]] as const) {
   test.serial(`${what} are refused at start, not ignored`, async (t) => {
     t.is(errorCode(await new Program(t, env, () => undefined).done), "ZTUNNEL_UNSUPPORTED");
   });

@@ -7,7 +7,7 @@ import { eventually, policy, readAll, TestMesh, workload } from "./test-mesh.ts"
 import { skippedWithoutNamespaces, type TestPod, twoPods } from "./test-pods.ts";
 
 const inPod: Partial<ProxyConfig> = {
-  ports: { outbound: 15_001, plaintext: 15_006, hbone: 15_008, socks5: 15_080, admin: 0, metrics: 0, readiness: 0 },
+  ports: { outbound: 15_001, plaintext: 15_006, hbone: 15_008, socks5: 15_080, httpConnect: 15_081, admin: 0, metrics: 0, readiness: 0 },
   listenHost: "0.0.0.0",
   mark: 1337,
   reusePort: true,

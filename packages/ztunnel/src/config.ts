@@ -44,6 +44,7 @@ export interface Ports {
   readonly plaintext: number;
   readonly hbone: number;
   readonly socks5: number;
+  readonly httpConnect: number;
   readonly admin: number;
   readonly metrics: number;
   readonly readiness: number;
@@ -72,6 +73,8 @@ export interface ProxyConfig {
   readonly ports: Ports;
   /** Where pod listeners bind; the wildcard unless a test says otherwise. */
   readonly listenHost: string;
+  /** Where the listeners bind that an application is told of; loopback, because whoever reaches them speaks as the pod. */
+  readonly askingHost: string;
   /** SO_MARK on every socket in a pod, 0 for none. */
   readonly mark: number;
   readonly reusePort: boolean;
@@ -105,6 +108,7 @@ export interface Config {
   readonly mode: { readonly kind: "shared"; readonly zdsSocket: string } | { readonly kind: "dedicated"; readonly pod: PodName };
   readonly proxyEnabled: boolean;
   readonly socks5Enabled: boolean;
+  readonly httpConnectEnabled: boolean;
   readonly proxy: ProxyConfig;
   readonly clusterDomain: string;
   readonly trustDomain: string;

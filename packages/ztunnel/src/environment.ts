@@ -6,7 +6,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { defaultEngineName, engineNames } from "@fairway/hbone";
-import { networkId, tryParseSocketAddress } from "@fairway/model";
+import { networkId, tryParseIp, tryParseSocketAddress } from "@fairway/model";
 import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
 import type { AuthToken, Config, ControlPlane, DnsConfig, Keepalive, PodName, TrustRoots } from "./config.ts";
 import { type MeshDefaults, meshDefaults } from "./mesh-defaults.ts";
@@ -103,6 +103,12 @@ const schema = z
     TLS12_ENABLED: flag,
     COMPLIANCE_POLICY: z.enum(["pqc"], { error: "expected pqc or nothing" }).optional(),
     UNSTABLE_ENABLE_SOCKS5: flag,
+    ENABLE_SOCKS5: flag,
+    ENABLE_HTTP_CONNECT: flag,
+    EXPLICIT_PROXY_ADDRESS: z
+      .string()
+      .refine((ip) => tryParseIp(ip) !== undefined, { error: "expected an IP address" })
+      .optional(),
     RUST_LOG: text,
     LOG_FORMAT: z.enum(["plain", "json"], { error: "expected plain or json" }).default("plain"),
     ZTUNNEL_WORKER_THREADS: z
@@ -149,7 +155,8 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
   return {
     mode: shared ? { kind: "shared", zdsSocket: env.INPOD_UDS ?? "/var/run/ztunnel/ztunnel.sock" } : { kind: "dedicated", pod: podOf(env.PROXY_WORKLOAD_INFO) },
     proxyEnabled: env.ENABLE_PROXY ?? true,
-    socks5Enabled: env.UNSTABLE_ENABLE_SOCKS5 ?? false,
+    socks5Enabled: env.UNSTABLE_ENABLE_SOCKS5 ?? env.ENABLE_SOCKS5 ?? false,
+    httpConnectEnabled: env.ENABLE_HTTP_CONNECT ?? false,
     proxy: {
       network: networkId(env.NETWORK ?? ""),
       nodeName: env.NODE_NAME,
@@ -159,11 +166,13 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
         plaintext: 15_006,
         hbone: 15_008,
         socks5: 15_080,
+        httpConnect: 15_081,
         admin: defaults.adminPort ?? 15_000,
         metrics: defaults.statsPort ?? 15_020,
         readiness: 15_021,
       },
       listenHost: ipv6Enabled(env, surroundings) ? "::" : "0.0.0.0",
+      askingHost: env.EXPLICIT_PROXY_ADDRESS ?? "127.0.0.1",
       mark: env.PACKET_MARK ?? (shared ? 1337 : 0),
       reusePort: env.INPOD_PORT_REUSE ?? true,
       keepSource: env.ENABLE_ORIG_SRC === undefined ? "best-effort" : env.ENABLE_ORIG_SRC ? "required" : "never",

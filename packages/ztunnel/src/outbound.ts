@@ -44,6 +44,12 @@ interface Request {
   readonly summary: { actualDst: string; protocol: ConnectionSummary["protocol"] };
 }
 
+/** Who wants the connection. */
+export interface OutboundClient {
+  joined(): void;
+  refused(error: Error): void;
+}
+
 export class Outbound {
   readonly #scope: TunnelScope;
   readonly #tunnels: Tunnels;
@@ -62,22 +68,32 @@ export class Outbound {
       refuse(socket);
       return;
     }
-    tasks.run("outbound connection", () => this.#serve(socket));
+    tasks.run("outbound connection", () => this.#serveCaptured(socket));
   };
 
-  async #serve(socket: Socket): Promise<void> {
-    const { network, clock, connections, local, randomBytes } = this.#scope;
+  async #serveCaptured(socket: Socket): Promise<void> {
+    let destination: SocketAddress | undefined;
+    try {
+      const wanted = this.#scope.network.originalDestination(socket);
+      destination = end(wanted.ip, wanted.port);
+    } catch (thrown) {
+      reportRefused(this.#scope, { source: remoteEnd(socket), destination, direction: "outbound", error: thrown });
+    }
+    // The client is gone already; there is nobody to answer and nothing to report.
+    if (destination === undefined) return refuse(socket);
+    if (isCaptureProbe(destination)) return this.#answerProbe(socket);
+    await this.serve(socket, destination, { joined: () => {}, refused: () => refuse(socket) });
+  }
+
+  /** Carries a connection to `destination`; `client` hears once how it went, before any byte of the far side. Never throws. */
+  async serve(socket: Socket, destination: SocketAddress, client: OutboundClient): Promise<void> {
+    const { clock, connections, local, randomBytes } = this.#scope;
     const startedAt = clock.monotonic();
     const source = remoteEnd(socket);
+    if (source === undefined) return refuse(socket);
     using _begun = connections.begin();
-    let destination: SocketAddress | undefined;
     this.#pending++;
     try {
-      const wanted = network.originalDestination(socket);
-      destination = end(wanted.ip, wanted.port);
-      // The client is gone already; there is nobody to answer and nothing to report.
-      if (source === undefined || destination === undefined) return refuse(socket);
-      if (isCaptureProbe(destination)) return this.#answerProbe(socket);
       const originalDst = formatSocketAddress(destination);
       const summary = { actualDst: originalDst, protocol: "TCP" as ConnectionSummary["protocol"] };
       using connection = connections.track("outbound", () => ({ src: formatSocketAddress(source), originalDst, ...summary }));
@@ -94,8 +110,9 @@ export class Outbound {
         summary,
       };
       const link = await this.#connect(request);
-      if (link === undefined) return refuse(socket);
+      if ("failure" in link) return client.refused(link.failure);
       deadline[Symbol.dispose]();
+      client.joined();
       this.#pending--;
       try {
         await this.#carry(socket, link, request);
@@ -104,7 +121,7 @@ export class Outbound {
       }
     } catch (thrown) {
       reportRefused(this.#scope, { source, destination, direction: "outbound", error: thrown });
-      refuse(socket);
+      client.refused(MeshError.from(thrown, "ZTUNNEL_ROUTE_REFUSED"));
     } finally {
       this.#pending--;
     }
@@ -118,13 +135,13 @@ export class Outbound {
   }
 
   /**
-   * Decides and dials, at most `maxAttempts` times; an endpoint that failed is not chosen again. Undefined when the last failure was
-   * reported with all that was known. Throws what failed before a route was known.
+   * Decides and dials, at most `maxAttempts` times; an endpoint that failed is not chosen again. A failure was reported with all that was
+   * known. Throws what failed before a route was known.
    */
-  async #connect(request: Request): Promise<Link | undefined> {
+  async #connect(request: Request): Promise<Link | { readonly failure: MeshError }> {
     const { mesh, metrics } = this.#scope;
     const failed = new Set<WorkloadUid>();
-    let last: { record: ConnectionRecord; error: Error } | undefined;
+    let last: { record: ConnectionRecord; error: MeshError } | undefined;
     for (let attempt = 1; attempt <= maxAttempts; attempt++) {
       const context = resolveContext(this.#scope);
       const route = await mesh.decide((snapshot) => resolveOutbound(context(withoutWorkloads(snapshot, failed)), request.local.workload, request.destination), {
@@ -147,8 +164,9 @@ export class Outbound {
         failed.add(workload.uid);
       }
     }
-    if (last !== undefined) new ConnectionReport(this.#scope, last.record, request.startedAt).close(last.error);
-    return undefined;
+    if (last === undefined) throw ztunnelError("ZTUNNEL_ROUTE_REFUSED", "no route was tried");
+    new ConnectionReport(this.#scope, last.record, request.startedAt).close(last.error);
+    return { failure: last.error };
   }
 
   async #dial(request: Request, route: DialledRoute): Promise<Link> {

@@ -12,7 +12,7 @@ test.serial("a port that is taken fails the pod, and leaves none of its other po
   t.teardown(() => squatter.close());
   const mesh = new TestMesh(t, {
     change: { workloads: [workload("c", at(3))] },
-    config: { ports: { outbound: 15_001, plaintext: 15_006, hbone: 15_008, socks5: 15_080, admin: 0, metrics: 0, readiness: 0 } },
+    config: { ports: { outbound: 15_001, plaintext: 15_006, hbone: 15_008, socks5: 15_080, httpConnect: 15_081, admin: 0, metrics: 0, readiness: 0 } },
   });
   const error = await t.throwsAsync(mesh.pod("c", at(3)));
   t.is(errorCode(error), "LINUX_LISTEN_FAILED");

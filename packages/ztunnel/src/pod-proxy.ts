@@ -11,6 +11,7 @@ import type { MeshView } from "@fairway/xds";
 import type { PodName, ProxyConfig } from "./config.ts";
 import { type ConnectionSummary, Connections } from "./connections.ts";
 import { DnsProxy } from "./dns-proxy.ts";
+import { type AskingProtocol, ExplicitProxy } from "./explicit-proxy.ts";
 import { ztunnelError } from "./failure.ts";
 import { Inbound } from "./inbound.ts";
 import { LocalWorkloadSource } from "./local-workload.ts";
@@ -24,7 +25,7 @@ import type { Telemetry } from "./telemetry.ts";
 import { Tunnels } from "./tunnels.ts";
 
 /** What may listen in a pod. Each kind is one port and one way to take what comes. */
-export type ListenerKind = "hbone" | "plaintext" | "outbound" | "dns";
+export type ListenerKind = "hbone" | "plaintext" | "outbound" | "dns" | AskingProtocol;
 
 /** Everything a pod has, DNS where it is configured; without `outbound` and `plaintext` for the ztunnel's own pod, which is not captured (contract 5B.5). */
 export const capturedPod: readonly ListenerKind[] = ["hbone", "plaintext", "outbound", "dns"];
@@ -69,6 +70,7 @@ export class PodProxy implements AsyncDisposable {
   readonly #inbound: Inbound;
   readonly #tunnels: Tunnels;
   readonly #outbound: Outbound;
+  readonly #explicit: ExplicitProxy;
   readonly #passthrough: Passthrough;
   readonly #listeners = new Map<ListenerKind, Listener>();
   #dns: DnsProxy | undefined;
@@ -83,6 +85,7 @@ export class PodProxy implements AsyncDisposable {
     this.#scope = { ...parts, owner: uid, network, connections, local, tasks };
     this.#tunnels = new Tunnels(this.#scope, parts.tunnelMetrics);
     this.#outbound = new Outbound(this.#scope, this.#tunnels);
+    this.#explicit = new ExplicitProxy(this.#scope, this.#outbound);
     this.#inbound = new Inbound(this.#scope, { mayKeepSource: () => this.#listeners.get("hbone")?.transparent ?? false });
     this.#passthrough = new Passthrough(this.#scope, { mayKeepSource: () => this.#listeners.get("plaintext")?.transparent ?? false });
   }
@@ -153,18 +156,18 @@ export class PodProxy implements AsyncDisposable {
       return;
     }
     const listener = await network.listen({
-      host: config.listenHost,
+      host: isAsking(kind) ? config.askingHost : config.listenHost,
       port: this.#portOf(kind),
       mark: config.mark,
       reusePort: config.reusePort,
-      transparent: config.keepSource !== "never",
+      transparent: config.keepSource !== "never" && !isAsking(kind),
       backlog,
       onConnection: this.#taker(kind),
       // Contract 7.5: tunnels have their own pings.
       keepalive: kind === "hbone" ? undefined : config.keepalive,
     });
     this.#listeners.set(kind, listener);
-    if (config.keepSource === "required" && !listener.transparent && kind !== "outbound") {
+    if (config.keepSource === "required" && !listener.transparent && kind !== "outbound" && !isAsking(kind)) {
       throw ztunnelError("ZTUNNEL_SOURCE_NOT_KEPT", "the kernel does not let this process keep source addresses, and ENABLE_ORIG_SRC demands it");
     }
   }
@@ -178,6 +181,10 @@ export class PodProxy implements AsyncDisposable {
         return ports.plaintext;
       case "outbound":
         return ports.outbound;
+      case "socks5":
+        return ports.socks5;
+      case "http-connect":
+        return ports.httpConnect;
       default:
         return assertNever(kind);
     }
@@ -191,8 +198,15 @@ export class PodProxy implements AsyncDisposable {
         return this.#passthrough.accept;
       case "outbound":
         return this.#outbound.accept;
+      case "socks5":
+      case "http-connect":
+        return this.#explicit.taker(kind);
       default:
         return assertNever(kind);
     }
   }
+}
+
+function isAsking(kind: ListenerKind): kind is AskingProtocol {
+  return kind === "socks5" || kind === "http-connect";
 }

@@ -63,5 +63,5 @@ export function resolveContext(scope: PodScope): (snapshot: Snapshot) => Resolve
 
 /** Ports that nothing may be forwarded to (ztunnel contract 5.1 and 5B.4). */
 export function ownPorts({ ports }: ProxyConfig): ReadonlySet<number> {
-  return new Set([ports.outbound, ports.plaintext, ports.hbone, ports.socks5]);
+  return new Set([ports.outbound, ports.plaintext, ports.hbone, ports.socks5, ports.httpConnect]);
 }

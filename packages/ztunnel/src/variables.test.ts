@@ -4,6 +4,7 @@ import test from "ava";
 import type { Config } from "./config.ts";
 import { readConfig, type Surroundings } from "./environment.ts";
 import { podKinds, refuseTheUnsupported } from "./offered.ts";
+import { capturedPod } from "./pod-proxy.ts";
 
 const ipv6Switch = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 const files: Readonly<Record<string, string>> = { [ipv6Switch]: "0", "/token": "t", "/etc/resolv.conf": "nameserver 10.0.0.10\nsearch a.example" };
@@ -84,7 +85,11 @@ const works: readonly Row[] = [
   ["PROXY_CONFIG", "{proxyAdminPort: 1, statsPort: 2}", ({ proxy }) => [proxy.ports.admin, proxy.ports.metrics], [1, 2]],
   ["PROXY_CONFIG", "concurrency: 3", ({ workerThreads }) => workerThreads, 3],
   ["PROXY_CONFIG", "proxyMetadata: {ISTIO_META_A: b}", ({ node }) => node.metadata["A"], "b"],
+  ["UNSTABLE_ENABLE_SOCKS5", "true", podKinds, [...capturedPod, "socks5"]],
   // Not the contract's.
+  ["ENABLE_SOCKS5", "true", podKinds, [...capturedPod, "socks5"]],
+  ["ENABLE_HTTP_CONNECT", "true", podKinds, [...capturedPod, "http-connect"]],
+  ["EXPLICIT_PROXY_ADDRESS", "::1", ({ proxy }) => proxy.askingHost, "::1"],
   ["LOCAL_CA_PATH", "/ca", ({ ca }) => ca.localPath, "/ca"],
   ["HALF_CLOSED_TIMEOUT", "1m", ({ proxy }) => proxy.halfClosedMs, 60_000],
   ["HBONE_ENGINE", "node-http2", ({ proxy }) => proxy.engine, "node-http2"],
@@ -99,10 +104,7 @@ for (const [name, value, read, expected, others = {}] of works) {
   });
 }
 
-for (const [name, value] of [
-  ["CRL_PATH", "/crl"],
-  ["UNSTABLE_ENABLE_SOCKS5", "true"],
-] as const) {
+for (const [name, value] of [["CRL_PATH", "/crl"]] as const) {
   test(`${name} is refused by name, with what to do`, (t) => {
     const config = readConfig({ [name]: value }, machine);
     const error = t.throws(() => refuseTheUnsupported(config, silentLogger));
