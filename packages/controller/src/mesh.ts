@@ -38,6 +38,8 @@ export interface Mesh {
   readonly waypoints: Collection<Waypoint>;
   /** The waypoint of each Service, by the Service's key; what its status condition says. */
   readonly serviceBindings: Collection<Binding>;
+  /** Services by the key of their Service object. */
+  readonly meshServices: Collection<Service>;
   /** What became of each AuthorizationPolicy that ztunnel enforces, by its key. */
   readonly policyOutcomes: Collection<PolicyOutcome>;
   /** What is wrong with a PeerAuthentication, by its key; those that can be read whole have none. */
@@ -203,6 +205,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
   return {
     workloads,
     services: meshServices,
+    meshServices,
     policies,
     waypoints,
     serviceBindings,

@@ -38,16 +38,6 @@ export function hasTargets({ spec }: { readonly spec?: Targeting }): boolean {
   return spec?.targetRef !== undefined || (spec?.targetRefs?.length ?? 0) > 0;
 }
 
-/** Whatever cannot be read in a policy, in words; for policies that a waypoint enforces. Never throws. */
-export function unreadableIn({ metadata, spec }: AuthorizationPolicyObject): readonly string[] {
-  try {
-    const inRules = (spec?.rules ?? []).flatMap((rule, index) => readRule(rule ?? {}, metadata.namespace ?? "", rulePath(index)).unreadable);
-    return [...unknownBesideRules(spec), ...inRules];
-  } catch (thrown) {
-    return [messageOf(thrown)];
-  }
-}
-
 function rulePath(index: number): string {
   return `spec.rules[${index}]`;
 }

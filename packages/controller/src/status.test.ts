@@ -6,7 +6,7 @@ import { FakeKube } from "./fake-kube.ts";
 import { gateway, peerAuthentication, policy, service, testInputs, testSettings } from "./fixtures.ts";
 import { deriveMesh } from "./mesh.ts";
 import { type Rejection, rejectionKey } from "./rejections.ts";
-import { type TargetFacts, waypointCondition, writeStatus } from "./status.ts";
+import { writeStatus } from "./status.ts";
 
 const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
 
@@ -17,6 +17,9 @@ function setUp() {
     authorizationPolicies: kube.store(resources.authorizationPolicies),
     services: kube.store(resources.services),
     peerAuthentications: kube.store(resources.peerAuthentications),
+    requestAuthentications: kube.store(resources.requestAuthentications),
+    httpRoutes: kube.store(resources.httpRoutes),
+    grpcRoutes: kube.store(resources.grpcRoutes),
   };
   const rejections = new MutableCollection<Rejection>(rejectionKey);
   const leading = new AbortController();
@@ -102,46 +105,3 @@ test("a service says whether its waypoint is there; services without one are lef
   leading.abort();
   await running;
 });
-
-const facts: TargetFacts = {
-  rootNamespace: "fairway-system",
-  service: (_namespace, name) => (name === "gone" ? undefined : service(name)),
-  binding: (namespace, name) =>
-    name === "bound"
-      ? {
-          kind: "bound",
-          waypoint: { namespace, name: "wp" },
-          address: { destination: { kind: "hostname", namespace, hostname: "wp" }, hbonePort: 15008 },
-          ready: true,
-        }
-      : { kind: "none" },
-  waypoint: () => undefined,
-};
-const targets: readonly [string, NonNullable<AuthorizationPolicyObject["spec"]>, string, string, string][] = [
-  ["a bound service", { targetRefs: [{ kind: "Service", name: "bound" }] }, "shop", "True", "Accepted"],
-  ["a service without waypoint", { targetRefs: [{ kind: "Service", name: "free" }] }, "shop", "False", "AncestorNotBound"],
-  ["a service that is not there", { targetRef: { kind: "Service", name: "gone" } }, "shop", "False", "TargetNotFound"],
-  [
-    "some of several",
-    {
-      targetRefs: [
-        { kind: "Service", name: "bound" },
-        { kind: "Service", name: "gone" },
-      ],
-    },
-    "shop",
-    "True",
-    "PartiallyInvalid",
-  ],
-  ["a gateway that is not there", { targetRefs: [{ kind: "Gateway", name: "wp", group: "gateway.networking.k8s.io" }] }, "shop", "False", "TargetNotFound"],
-  ["the class from elsewhere", { targetRefs: [{ kind: "GatewayClass", name: "istio-waypoint" }] }, "shop", "False", "Invalid"],
-  ["the class from the root namespace", { targetRefs: [{ kind: "GatewayClass", name: "istio-waypoint" }] }, "fairway-system", "True", "Accepted"],
-  ["another namespace's service", { targetRefs: [{ kind: "Service", name: "bound", namespace: "other" }] }, "shop", "False", "Invalid"],
-  ["a service, and says more than is known", { targetRefs: [{ kind: "Service", name: "bound" }], rules: [{ form: [] }] } as never, "shop", "False", "Invalid"],
-  ["a kind that cannot be a target", { targetRefs: [{ kind: "Pod", name: "a" }] }, "shop", "False", "Invalid"],
-];
-for (const [title, spec, namespace, status, reason] of targets) {
-  test(`a policy that targets ${title}`, (t) => {
-    t.like(waypointCondition(policy("p", spec, { namespace }), facts), { type: "WaypointAccepted", status, reason });
-  });
-}

@@ -5,9 +5,11 @@ import {
   type Collection,
   type ConditionWish,
   derive,
+  type Fetch,
   type KubeClient,
   type Service as KubeService,
   type PeerAuthentication,
+  type RequestAuthentication,
   type ResourceType,
   resources,
   type WithConditions,
@@ -16,11 +18,14 @@ import {
 import type { Clock, Logger } from "@fairway/runtime";
 import type { Inputs } from "./inputs.ts";
 import type { Mesh } from "./mesh.ts";
-import { hasTargets, type PolicyOutcome, unreadableIn } from "./policies.ts";
+import { hasTargets, type PolicyOutcome } from "./policies.ts";
+import { rejectionsOf } from "./refusals.ts";
 import type { Rejection } from "./rejections.ts";
-import { listProblems } from "./unknown-fields.ts";
+import { targetsOf } from "./request-policies.ts";
+import { keepRouteStatus } from "./route-status-writer.ts";
+import { type TargetFacts, waypointCondition } from "./target-status.ts";
 import { untilAborted } from "./until-aborted.ts";
-import type { Binding, Waypoint } from "./waypoints.ts";
+import type { Binding } from "./waypoints.ts";
 
 export interface StatusOptions {
   readonly client: KubeClient;
@@ -42,26 +47,44 @@ const policyConditions = { fieldManager: "fairway-policy-status", owned: ["Ztunn
 /** The reference writes none; ours appears only to say what cannot be read. */
 const peerConditions = { fieldManager: "fairway-peer-authentication-status", owned: ["ZtunnelAccepted"] } as const;
 const serviceConditions = { fieldManager: "fairway-service-status", owned: ["istio.io/WaypointBound"] } as const;
-const waypointClass = "istio-waypoint";
+const authenticationConditions = { fieldManager: "fairway-request-authentication-status", owned: ["WaypointAccepted"] } as const;
+const withoutTargets: ConditionWish = {
+  type: "WaypointAccepted",
+  status: "False",
+  reason: "UnsupportedValue",
+  message: "only waypoints check tokens: name a Service or a Gateway in targetRefs",
+};
 
 /** Runs while this replica leads. Everything is looked at once at the start, then what changes. */
 export async function writeStatus(options: StatusOptions, signal: AbortSignal): Promise<void> {
   const { inputs, mesh, rejections, rootNamespace } = options;
   await using stack = new AsyncDisposableStack();
+  const refusals = rejectionsOf(rejections, mesh.programs.resources);
+  const targetFacts = (fetch: Fetch): TargetFacts => ({
+    rootNamespace,
+    service: (namespace, name) => fetch.get(inputs.services, `${namespace}/${name}`),
+    binding: (namespace, name) => fetch.get(mesh.serviceBindings, `${namespace}/${name}`),
+    waypoint: (namespace, name) => fetch.get(mesh.waypoints, `${namespace}/${name}`),
+  });
   const policies = stack.use(
     derive<AuthorizationPolicyObject, Wishes>(inputs.authorizationPolicies, (object, fetch) => {
       const key = `${object.metadata.namespace ?? ""}/${object.metadata.name}`;
       const { generation } = object.metadata;
       const outcome = fetch.get(mesh.policyOutcomes, key);
       if (outcome !== undefined) return { generation, conditions: [ztunnelCondition(outcome, fetch.get(rejections, key))] };
-      if (!hasTargets(object) || fetch.get(mesh.targetedPolicies, key) === undefined) return undefined;
-      const condition = waypointCondition(object, {
-        rootNamespace,
-        service: (namespace, name) => fetch.get(inputs.services, `${namespace}/${name}`),
-        binding: (namespace, name) => fetch.get(mesh.serviceBindings, `${namespace}/${name}`),
-        waypoint: (namespace, name) => fetch.get(mesh.waypoints, `${namespace}/${name}`),
-      });
-      return { generation, conditions: [condition] };
+      const targeted = fetch.get(mesh.enforcement.requestPolicies, key);
+      if (targeted === undefined) return undefined;
+      const findings = { problems: targeted.problems, unsupported: targeted.unsupported, rejection: refusals.ofPolicy(fetch, key) };
+      return { generation, conditions: [waypointCondition(targetsOf(object.spec ?? {}), targeted.namespace, targetFacts(fetch), findings)] };
+    }),
+  );
+  const authentications = stack.use(
+    derive<RequestAuthentication, Wishes>(inputs.requestAuthentications, ({ metadata, spec = {} }, fetch) => {
+      const key = `${metadata.namespace ?? ""}/${metadata.name}`;
+      const targeted = fetch.get(mesh.enforcement.tokenRules, key);
+      if (targeted === undefined) return { generation: metadata.generation, conditions: hasTargets({ spec }) ? [] : [withoutTargets] };
+      const findings = { problems: targeted.problems, unsupported: undefined, rejection: refusals.ofPolicy(fetch, key) };
+      return { generation: metadata.generation, conditions: [waypointCondition(targetsOf(spec), targeted.namespace, targetFacts(fetch), findings)] };
     }),
   );
   const services = stack.use(
@@ -79,6 +102,8 @@ export async function writeStatus(options: StatusOptions, signal: AbortSignal): 
   );
   stack.use(keepWritten(options, resources.peerAuthentications, inputs.peerAuthentications, peers, peerConditions));
   stack.use(keepWritten(options, resources.services, inputs.services, services, serviceConditions));
+  stack.use(keepWritten(options, resources.requestAuthentications, inputs.requestAuthentications, authentications, authenticationConditions));
+  stack.use(keepRouteStatus({ ...options, rejections: refusals }));
   await untilAborted(new Promise<void>(() => undefined), signal);
 }
 
@@ -128,63 +153,4 @@ export function boundCondition(binding: Binding | undefined): ConditionWish | un
   if (binding.ready) return { type, status: "True", reason: "WaypointAccepted", message: `Successfully attached to waypoint ${named}` };
   const message = `waypoint ${named} is missing or not ready; traffic that needs it is denied until it is`;
   return { type, status: "False", reason: "WaypointIsNotReady", message };
-}
-
-export interface TargetFacts {
-  readonly rootNamespace: string;
-  service(namespace: string, name: string): KubeService | undefined;
-  binding(namespace: string, name: string): Binding | undefined;
-  waypoint(namespace: string, name: string): Waypoint | undefined;
-}
-
-/** `WaypointAccepted` of a policy with targets (controller contract 4.3, 4.9). */
-export function waypointCondition({ metadata, spec = {} }: AuthorizationPolicyObject, facts: TargetFacts): ConditionWish {
-  const namespace = metadata.namespace ?? "";
-  const unreadable = unreadableIn({ metadata, spec });
-  if (unreadable.length > 0) {
-    return { type: "WaypointAccepted", status: "False", reason: "Invalid", message: `fields or values that cannot be read: ${listProblems(unreadable)}` };
-  }
-  const targets = spec.targetRefs !== undefined && spec.targetRefs.length > 0 ? spec.targetRefs : spec.targetRef === undefined ? [] : [spec.targetRef];
-  const outcomes = targets.map((target) => targetOutcome(target, namespace, facts));
-  const failed = outcomes.filter(({ bound }) => !bound);
-  const message = outcomes.map((outcome) => outcome.message).join("; ");
-  const type = "WaypointAccepted";
-  const [first] = failed;
-  if (first === undefined) return { type, status: "True", reason: "Accepted", message };
-  return failed.length < outcomes.length
-    ? { type, status: "True", reason: "PartiallyInvalid", message }
-    : { type, status: "False", reason: first.reason, message };
-}
-
-interface TargetOutcome {
-  readonly bound: boolean;
-  readonly reason: string;
-  readonly message: string;
-}
-
-function targetOutcome(
-  { kind, group = "", name, namespace: targetNamespace }: { kind: string; group?: string; name: string; namespace?: string },
-  namespace: string,
-  facts: TargetFacts,
-): TargetOutcome {
-  const bound = (to: string): TargetOutcome => ({ bound: true, reason: "Accepted", message: `bound to ${to}` });
-  const failure = (reason: string, message: string): TargetOutcome => ({ bound: false, reason, message });
-  const named = `${kind} ${namespace}/${name}`;
-  if (targetNamespace !== undefined && targetNamespace !== "" && targetNamespace !== namespace) {
-    return failure("Invalid", `targets in another namespace (${targetNamespace}) are not supported`);
-  }
-  if (kind === "Service" && (group === "" || group === "core")) {
-    if (facts.service(namespace, name) === undefined) return failure("TargetNotFound", `${named} was not found`);
-    const binding = facts.binding(namespace, name);
-    return binding?.kind === "bound"
-      ? bound(`${binding.waypoint.namespace}/${binding.waypoint.name}`)
-      : failure("AncestorNotBound", `Service ${name} is not bound to a waypoint`);
-  }
-  if (kind === "Gateway")
-    return facts.waypoint(namespace, name) === undefined ? failure("TargetNotFound", `${named} was not found`) : bound(`${namespace}/${name}`);
-  if (kind === "GatewayClass") {
-    const valid = namespace === facts.rootNamespace && name === waypointClass;
-    return valid ? bound(name) : failure("Invalid", `only the GatewayClass ${waypointClass} can be targeted, and only from ${facts.rootNamespace}`);
-  }
-  return failure("Invalid", `targets of kind ${kind} are not supported`);
 }
