@@ -27,7 +27,7 @@ export interface Detection {
 export interface ListenerParts {
   readonly engine: TunnelEngine;
   readonly tls: MeshTls;
-  readonly certificates: CertificateSource;
+  readonly certificates: Pick<CertificateSource, "fetch">;
   readonly identity: SpiffeId;
   readonly config: Watch<WaypointConfig>;
   /** Nothing is served before all of it is known. */

@@ -77,7 +77,7 @@ export function rescued(exchange: Exchange, thrown: unknown): Answer {
   if (challenge !== undefined) headers.append("www-authenticate", challenge);
   if (rescue.overloaded) headers.append("x-envoy-overloaded", "true");
   return localAnswer(exchange.request.head, {
-    status: rescue.status,
+    status: statusDetail(error) ?? rescue.status,
     body: textDetail(error, "body") ?? rescue.body,
     headers,
     ...(rescue.grpcStatus === undefined ? {} : { grpcStatus: rescue.grpcStatus }),
@@ -90,11 +90,19 @@ export function localAnswer(head: RequestHead, given: { status: number; body: st
   if (isGrpc(head)) {
     headers.append("content-type", "application/grpc");
     headers.append("grpc-status", String(given.grpcStatus ?? grpcStatuses[given.status] ?? 2));
-    if (given.body !== "") headers.append("grpc-message", encodeURIComponent(given.body.slice(0, longestGrpcMessage)).replaceAll("%20", " "));
+    if (given.body !== "") headers.append("grpc-message", grpcMessage(given.body));
     return { status: 200, headers, body: emptyBody };
   }
   if (given.body !== "") headers.append("content-type", "text/plain");
   return { status: given.status, headers, body: textBody(given.body) };
+}
+
+/** Percent-encoded as gRPC wants it: all but printable ASCII, and the percent sign itself. */
+function grpcMessage(text: string): string {
+  const bytes = Buffer.from(text.slice(0, longestGrpcMessage));
+  return [...bytes]
+    .map((byte) => (byte >= 0x20 && byte <= 0x7e && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16).padStart(2, "0").toUpperCase()}`))
+    .join("");
 }
 
 /** Whether the failure is the upstream's, or of the way to it: what a retry may mend and the log explains. */
@@ -106,4 +114,9 @@ export function isUpstreamFailure(error: unknown): boolean {
 function textDetail({ details }: MeshError, name: string): string | undefined {
   const value = details[name];
   return typeof value === "string" ? value : undefined;
+}
+
+function statusDetail({ details }: MeshError): number | undefined {
+  const value = details["status"];
+  return typeof value === "number" ? value : undefined;
 }

@@ -36,7 +36,7 @@ export const hbonePort = 15_008;
 export interface TunnelParts {
   readonly engine: TunnelEngine;
   readonly mesh: Pick<MeshView, "snapshot" | "changes">;
-  readonly certificates: CertificateSource;
+  readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly clock: Clock;
   /** This waypoint. */
@@ -142,7 +142,7 @@ export class Tunnels implements AsyncDisposable {
 
 /** This waypoint's certificate. Throws WAYPOINT_IDENTITY: without one nothing is sent and nothing accepted. */
 export async function ownCertificate(
-  { certificates, identity }: { readonly certificates: CertificateSource; readonly identity: SpiffeId },
+  { certificates, identity }: { readonly certificates: Pick<CertificateSource, "fetch">; readonly identity: SpiffeId },
   signal: AbortSignal,
 ): Promise<WorkloadCertificate> {
   try {

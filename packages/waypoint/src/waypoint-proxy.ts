@@ -34,7 +34,7 @@ export interface WaypointProxyParts {
   readonly config: ProxyConfig;
   readonly waypoint: { readonly config: Watch<WaypointConfig>; readonly synced: Watch<boolean> };
   readonly mesh: Pick<MeshView, "snapshot" | "changes">;
-  readonly certificates: CertificateSource;
+  readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly codecs: Codecs;
   readonly telemetry: ProxyTelemetry;

@@ -118,7 +118,7 @@ async function timed(exchange: Exchange, clock: Clock, afterMs: number | undefin
   const controller = new AbortController();
   using _timer = clock.schedule(afterMs, () => controller.abort(waypointError("WAYPOINT_PER_TRY_TIMEOUT", `the attempt took longer than ${afterMs} ms`)));
   exchange.attempt = { ...exchange.attempt, signal: AbortSignal.any([exchange.signal, controller.signal]) };
-  return settled(next);
+  return await settled(next);
 }
 
 async function settled(next: () => Promise<Answer>): Promise<Outcome> {

@@ -1,0 +1,88 @@
+/** The three small servers of a waypoint: administration on localhost, metrics and readiness for the cluster. */
+import {
+  type AdminHandler,
+  type AdminServer,
+  type Clock,
+  type LogFilter,
+  MeshError,
+  type MetricSource,
+  messageOf,
+  metricsRoutes,
+  type Readiness,
+  readinessRoutes,
+  serveAdmin,
+} from "@fairway/runtime";
+import type { Ports } from "./config.ts";
+import { profileRoutes } from "./profile.ts";
+
+export interface AdminOptions {
+  readonly ports: Ports;
+  readonly ipv6: boolean;
+  readonly metrics: MetricSource;
+  readonly readiness: Readiness;
+  readonly logFilter: LogFilter;
+  /** Called after the filter changed. */
+  readonly onLogFilter: () => void;
+  readonly clock: Clock;
+  readonly dump: () => Promise<unknown>;
+  /** Starts a graceful shutdown. */
+  readonly quit: () => void;
+  /** Aborts when the servers are to end. */
+  readonly signal: AbortSignal;
+}
+
+/** Listens on all three; throws RUNTIME_LISTEN_FAILED with none left open. */
+export async function serveAdministration(options: AdminOptions): Promise<AsyncDisposable> {
+  const { ports, ipv6, metrics, readiness } = options;
+  const wildcard = ipv6 ? "::" : "0.0.0.0";
+  await using opening = new AsyncDisposableStack();
+  const open = async (host: string, port: number, handlers: ReadonlyMap<string, AdminHandler>): Promise<AdminServer> =>
+    opening.use(await serveAdmin({ host, port }, handlers));
+  await open("127.0.0.1", ports.admin, adminRoutes(options));
+  await open(wildcard, ports.metrics, metricsRoutes(metrics));
+  await open(wildcard, ports.readiness, readinessRoutes(readiness));
+  return opening.move();
+}
+
+/** The routes of port 15000. */
+function adminRoutes({ logFilter, onLogFilter, dump, quit, clock, signal }: AdminOptions): Map<string, AdminHandler> {
+  const routes = new Map<string, AdminHandler>([
+    ["/config_dump", async () => ({ contentType: "application/json", body: `${JSON.stringify(await dump(), undefined, 2)}\n` })],
+    ["/logging", postOnly(({ url }) => changeLogging(logFilter, onLogFilter, url.searchParams))],
+    [
+      "/quitquitquit",
+      postOnly(() => {
+        quit();
+        return { body: "shutdown now\n" };
+      }),
+    ],
+    ...profileRoutes(clock, signal),
+  ]);
+  routes.set("/", () => ({ contentType: "text/html; charset=utf-8", body: index([...routes.keys()]) }));
+  return routes;
+}
+
+/** `?level=` adds to the filter, `?reset=` goes back to the default first; nothing shows it. */
+function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLSearchParams): { status?: number; body: string } {
+  const level = parameters.get("level");
+  const before = filter.toString();
+  if (parameters.has("reset")) filter.reset();
+  try {
+    if (level !== null) filter.apply(level);
+  } catch (thrown) {
+    filter.reset();
+    filter.apply(before);
+    return { status: 400, body: `${messageOf(MeshError.from(thrown, "WAYPOINT_BAD_LOG_FILTER"))}\n` };
+  }
+  onChange();
+  return { body: `current log level is ${filter}\n` };
+}
+
+function postOnly(handler: AdminHandler): AdminHandler {
+  return (request) => (request.method === "POST" ? handler(request) : { status: 405, body: "method not allowed\n" });
+}
+
+function index(paths: readonly string[]): string {
+  const links = paths.filter((path) => path !== "/").map((path) => `<li><a href="${path}">${path}</a></li>`);
+  return `<!doctype html><title>waypoint</title><h1>waypoint</h1><ul>${links.join("")}</ul>\n`;
+}
