@@ -1,6 +1,6 @@
 import { type HttpRouteObject, MutableCollection, type RouteParentReference, resources } from "@fairway/kube";
+import { clusterTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { ManualClock, silentLogger } from "@fairway/runtime";
-import { clusterTypeUrl, routeTypeUrl } from "@fairway/xds";
 import test, { type ExecutionContext } from "ava";
 import { FakeKube } from "./fake-kube.ts";
 import { gateway, grpcRoute, httpRoute, namespace, service, testInputs, testSettings } from "./fixtures.ts";
