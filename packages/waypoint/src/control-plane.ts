@@ -1,22 +1,13 @@
 /** Where this process learns what it serves and gets its certificate: the control plane, over one stream each. */
 
 import { type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient } from "@fairway/pki";
-import { decodeCluster, decodeEndpoints, decodeRouteTable, decodeTarget } from "@fairway/protocol";
 import { type Clock, Counter, type Logger, type MetricRegistry } from "@fairway/runtime";
-import { createWaypointView, type WaypointDecoder, type WaypointView } from "@fairway/xds";
+import { createWaypointView, type WaypointView } from "@fairway/xds";
 import type { Config, ControlPlane } from "./config.ts";
-
-/** From Envoy's resources to the model; threads use the same. */
-export const waypointDecoder: WaypointDecoder = {
-  target: decodeTarget,
-  routes: decodeRouteTable,
-  cluster: decodeCluster,
-  endpoints: decodeEndpoints,
-};
 
 /** Throws PKI_BAD_* for an address that is none. */
 export function openWaypoint(config: Config, { log, clock, registry }: { log: Logger; clock: Clock; registry: MetricRegistry }): WaypointView {
-  const view = createWaypointView({ access: access(config, config.xds), node: config.node, decoder: waypointDecoder, clock, log: log.scope("xds") });
+  const view = createWaypointView({ access: access(config, config.xds), node: config.node, clock, log: log.scope("xds") });
   countTerminations(view, registry);
   return view;
 }

@@ -11,7 +11,6 @@ import { assertNever, type Clock, createLogger, createRegistry, LogFilter, type 
 import { applyWaypointResources, emptyWaypointState, type MeshChange, type WaypointResources } from "@fairway/xds";
 import { AccessLog } from "./access-log.ts";
 import { dumpCluster } from "./config-dump.ts";
-import { waypointDecoder } from "./control-plane.ts";
 import { LineSender } from "./line-sender.ts";
 import { createProxyTelemetry } from "./proxy-telemetry.ts";
 import { postDocument, SpanExporter } from "./span-exporter.ts";
@@ -142,7 +141,7 @@ class TrafficWorker implements AsyncDisposable {
 
   #apply(change: WaypointResources): void {
     // What the main thread accepted is read here by the same rules; a refusal would be named there.
-    this.#state = applyWaypointResources(this.#state, change, waypointDecoder).state;
+    this.#state = applyWaypointResources(this.#state, change).state;
     this.#config.set(this.#state.config);
   }
 
