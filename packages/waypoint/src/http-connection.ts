@@ -1,6 +1,7 @@
 /** The seam between the wire and the exchange: what an HTTP connection can do on either side, whichever version it speaks. */
 import type { Duplex } from "node:stream";
 import type { HeaderFields, RequestHead } from "@fairway/model";
+import type { Clock } from "@fairway/runtime";
 import type { Body } from "./body.ts";
 
 export type HttpVersion = "http1" | "http2";
@@ -8,7 +9,10 @@ export type HttpVersion = "http1" | "http2";
 /** A final answer. After 101 the body is the raw bytes of the other protocol, in both directions. */
 export interface Answer {
   readonly status: number;
-  /** Without connection-specific fields and without framing: the codec of each side writes its own. */
+  /**
+   * Without connection-specific fields and without framing: the codec of each side writes its own. The one exception is `content-length` of an
+   * answer to HEAD and of 304, which tells of a body that is not sent.
+   */
   readonly headers: HeaderFields;
   readonly body: Body;
 }
@@ -53,6 +57,8 @@ export interface ServerConnectionOptions {
   readonly onRequest: (request: IncomingRequest) => void;
   /** A request that is refused before it is one: malformed, too large, too slow. `status` was answered; `detail` names the fault, for the log. */
   readonly onRefused: (refusal: { readonly status: number; readonly detail: string }) => void;
+  /** The system's unless told. */
+  readonly clock?: Clock;
 }
 
 export type ServeHttp = (transport: Duplex, options: ServerConnectionOptions) => ServerConnection;
@@ -74,7 +80,7 @@ export interface ClientConnection {
   readonly active: number;
   readonly closed: Promise<void>;
   /**
-   * Sends the request; resolves with the head of the final answer. Throws MeshError WAYPOINT_UPSTREAM_RESET (`details.sent`: whether any of the
+   * Sends the request; resolves with the head of the final answer. Throws what broke the request's own body, WAYPOINT_UNSENDABLE, or MeshError WAYPOINT_UPSTREAM_RESET (`details.sent`: whether any of the
    * request may have been seen; `details.refused`: the peer said it did not look at it), WAYPOINT_UPSTREAM_GARBAGE for an answer that is not HTTP, or the
    * signal's reason. After an abort the connection is not used again for HTTP/1; for HTTP/2 only the stream is reset.
    */
@@ -83,7 +89,15 @@ export interface ClientConnection {
   destroy(reason: Error): void;
 }
 
-export type ConnectHttp = (transport: Duplex, options: { limits: HttpLimits; onUnusable: () => void }) => ClientConnection;
+export interface ClientConnectionOptions {
+  readonly limits: HttpLimits;
+  /** Once: it takes no request any more. */
+  readonly onUnusable: () => void;
+  /** A request is over, and the connection takes another. */
+  readonly onAvailable?: () => void;
+}
+
+export type ConnectHttp = (transport: Duplex, options: ClientConnectionOptions) => ClientConnection;
 
 /** Bounds of one connection (waypoint contract 6.1); bytes, counts and milliseconds. */
 export interface HttpLimits {

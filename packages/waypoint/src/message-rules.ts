@@ -1,5 +1,4 @@
 /** What both versions of HTTP hold a message to: characters, authorities, fields that end at this hop, fields a trailer must not carry. */
-import type { HeaderFields } from "@fairway/model";
 import { MeshError } from "@fairway/runtime";
 
 /** Most bytes of an authority; a DNS name has 253. */
@@ -135,17 +134,6 @@ const forbiddenTrailers: ReadonlySet<string> = new Set([
 
 export function isTrailerField(name: string): boolean {
   return !forbiddenTrailers.has(name) && !name.startsWith(":");
-}
-
-/** Why a header block must not be written: a name or value that would break out of its line. Undefined: it may. */
-export function unsendable(headers: HeaderFields): string | undefined {
-  const { flat } = headers;
-  for (let at = 0; at < flat.length; at += 2) {
-    const name = flat[at] ?? "";
-    if (!isToken(name)) return "a field whose name is no token";
-    if (!isFieldValue(flat[at + 1] ?? "")) return `a control character in ${name}`;
-  }
-  return undefined;
 }
 
 /** A request that breaks the rules. `status` is what its sender is told. */
