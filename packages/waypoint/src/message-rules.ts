@@ -1,5 +1,6 @@
 /** What both versions of HTTP hold a message to: characters, authorities, fields that end at this hop, fields a trailer must not carry. */
-import { MeshError } from "@fairway/runtime";
+import type { MeshError } from "@fairway/runtime";
+import { type WaypointCode, waypointError } from "./failure.ts";
 
 /** Most bytes of an authority; a DNS name has 253. */
 const maxAuthorityLength = 512;
@@ -137,23 +138,23 @@ export function isTrailerField(name: string): boolean {
 }
 
 /** A request that breaks the rules. `status` is what its sender is told. */
-export function malformed(status: number, detail: string): MeshError<"WAYPOINT_REQUEST_MALFORMED"> {
-  return new MeshError("WAYPOINT_REQUEST_MALFORMED", detail, { details: { status } });
+export function malformed(status: number, detail: string): MeshError<WaypointCode> {
+  return waypointError("WAYPOINT_REQUEST_MALFORMED", detail, { details: { status } });
 }
 
 /** An answer that is not HTTP, or breaks its rules. */
-export function garbage(detail: string): MeshError<"WAYPOINT_UPSTREAM_GARBAGE"> {
-  return new MeshError("WAYPOINT_UPSTREAM_GARBAGE", `the upstream's answer breaks HTTP: ${detail}`);
+export function garbage(detail: string): MeshError<WaypointCode> {
+  return waypointError("WAYPOINT_UPSTREAM_GARBAGE", `the upstream's answer breaks HTTP: ${detail}`);
 }
 
 /** The client went away before the exchange was over. */
-export function clientGone(cause?: unknown): MeshError<"WAYPOINT_CLIENT_GONE"> {
-  return new MeshError("WAYPOINT_CLIENT_GONE", "the client went away", { cause });
+export function clientGone(cause?: unknown): MeshError<WaypointCode> {
+  return waypointError("WAYPOINT_CLIENT_GONE", "the client went away", { cause });
 }
 
 /** The connection to the endpoint broke. `sent`: any of the request may have been seen. `refused`: the peer said that it did not look at it. */
-export function upstreamReset(detail: string, details: { sent: boolean; refused?: boolean }, cause?: unknown): MeshError<"WAYPOINT_UPSTREAM_RESET"> {
-  return new MeshError("WAYPOINT_UPSTREAM_RESET", detail, { cause, details: { refused: false, ...details } });
+export function upstreamReset(detail: string, details: { sent: boolean; refused?: boolean }, cause?: unknown): MeshError<WaypointCode> {
+  return waypointError("WAYPOINT_UPSTREAM_RESET", detail, { cause, details: { refused: false, ...details } });
 }
 
 /** Methods whose requests announce an empty body, because a body is what they are about (RFC 9110 8.6). */

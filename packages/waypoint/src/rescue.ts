@@ -54,6 +54,7 @@ const rescues: Readonly<Record<string, Rescue>> = {
   WAYPOINT_DEADLINE_EXCEEDED: { status: 504, flag: "UT", body: "upstream request timeout", detail: "upstream_max_stream_duration_reached", grpcStatus: 4 },
   WAYPOINT_PER_TRY_TIMEOUT: { status: 504, flag: "UT", body: "upstream request timeout", detail: "upstream_per_try_timeout", grpcStatus: 4 },
   WAYPOINT_OVERFLOW: { status: 503, flag: "UO", body: `${resetPrefix}overflow`, detail: "upstream_reset_before_response_started{overflow}", overloaded: true },
+  WAYPOINT_REQUEST_MALFORMED: { status: 400, flag: "DPE", body: "", detail: "http1.codec_error" },
   WAYPOINT_CLIENT_GONE: { status: 0, flag: "DC", body: "", detail: "downstream_remote_disconnect" },
   WAYPOINT_STOPPED: { status: 503, flag: "OM", body: "no healthy upstream", detail: "shutting_down" },
 };

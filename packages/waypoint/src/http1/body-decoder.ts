@@ -5,7 +5,7 @@
 import type { HeaderFields } from "@fairway/model";
 import type { HttpLimits } from "../http-connection.ts";
 import type { Framing } from "./framing.ts";
-import { type HeadFault, parseTrailers } from "./head.ts";
+import { type HeadFault, parseTrailers } from "./header-block.ts";
 
 /** Bytes of extensions of all chunks of one body; none is understood, all are dropped (CVE-2023-39326, CVE-2024-22019). */
 const maxExtensionBytes = 16 * 1024;

@@ -1,7 +1,7 @@
 /** A body on its way into an HTTP/1 connection: framed here (RFC 9112 6, 7), counted, held to the length that was announced. */
 import type { HeaderFields } from "@fairway/model";
-import { MeshError } from "@fairway/runtime";
 import type { BodySink } from "../body.ts";
+import { waypointError } from "../failure.ts";
 import { isFieldValue, isToken, isTrailerField } from "../message-rules.ts";
 import type { WireWriter } from "./wire.ts";
 
@@ -46,7 +46,7 @@ export class BodySender implements BodySink {
         return true;
       case "length":
         if (this.sent > this.#framing.length) {
-          this.fail(new MeshError("WAYPOINT_BODY_LENGTH", `a body of ${this.#framing.length} bytes went on after them`));
+          this.fail(waypointError("WAYPOINT_BODY_LENGTH", `a body of ${this.#framing.length} bytes went on after them`));
           return true;
         }
         writer.bytes(bytes);
@@ -67,7 +67,7 @@ export class BodySender implements BodySink {
   end(trailers: HeaderFields | undefined): void {
     if (this.#over) return;
     if (this.#framing.kind === "length" && this.sent !== this.#framing.length) {
-      this.fail(new MeshError("WAYPOINT_BODY_LENGTH", `a body of ${this.#framing.length} bytes ended after ${this.sent}`));
+      this.fail(waypointError("WAYPOINT_BODY_LENGTH", `a body of ${this.#framing.length} bytes ended after ${this.sent}`));
       return;
     }
     this.#over = true;

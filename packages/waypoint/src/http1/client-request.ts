@@ -3,14 +3,15 @@
  * The request: going out → whole, or given up. The answer: awaited → head given → body over. Over when both are.
  */
 import { randomBytes } from "node:crypto";
-import { MeshError } from "@fairway/runtime";
 import { emptyBody } from "../body.ts";
+import { waypointError } from "../failure.ts";
 import type { Answer, HttpLimits, OutgoingRequest } from "../http-connection.ts";
 import { announcesEmptyBody, garbage, upstreamReset } from "../message-rules.ts";
 import { decoderOf, RawDecoder } from "./body-decoder.ts";
 import { BodySender, type SenderOwner, type SendFraming } from "./body-sender.ts";
-import { type ResponseMessage, responseFault } from "./head.ts";
+import type { ResponseMessage } from "./head.ts";
 import { fieldLines, requestLines } from "./head-writer.ts";
+import { responseFault } from "./header-block.ts";
 import { type BodyOwner, ReceivedBody } from "./received-body.ts";
 import { acceptOf } from "./server-exchange.ts";
 import type { WireWriter } from "./wire.ts";
@@ -120,7 +121,7 @@ export class ClientRequest implements SenderOwner {
     if (this.request.upgrade !== undefined) {
       // Not agreed on: there is no other protocol, and no body in this one.
       this.#sender?.abandon();
-      this.request.body.cancel(new MeshError("WAYPOINT_UPGRADE_REFUSED", `the upstream answered ${status} to the upgrade`));
+      this.request.body.cancel(waypointError("WAYPOINT_UPGRADE_REFUSED", `the upstream answered ${status} to the upgrade`));
     }
     this.#resolve({ status, headers, body: this.received ?? emptyBody });
   }
@@ -157,7 +158,7 @@ export class ClientRequest implements SenderOwner {
     this.#settle();
     if (!this.requestSent) {
       this.#sender?.abandon();
-      this.request.body.cancel(new MeshError("WAYPOINT_ANSWERED_EARLY", "the upstream answered before the request's body ended"));
+      this.request.body.cancel(waypointError("WAYPOINT_ANSWERED_EARLY", "the upstream answered before the request's body ended"));
     }
   }
 

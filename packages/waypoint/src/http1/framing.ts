@@ -1,6 +1,6 @@
 /** Where the body of an HTTP/1 message ends (RFC 9112 6): decided here, once, and never left to what a client wrote. */
 import { garbage, isBodiless, malformed, parseContentLength } from "../message-rules.ts";
-import type { FieldBlock } from "./head.ts";
+import type { FieldBlock } from "./header-block.ts";
 
 export type Framing =
   /** No body. `announced`: the length a body would have had (HEAD, 304). */

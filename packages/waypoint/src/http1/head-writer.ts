@@ -1,7 +1,8 @@
 /** Heads of HTTP/1 messages as text. Framing and connection fields are written here and never taken over from a message. */
 import { STATUS_CODES } from "node:http";
 import type { HeaderFields } from "@fairway/model";
-import { MeshError } from "@fairway/runtime";
+import type { MeshError } from "@fairway/runtime";
+import { waypointError } from "../failure.ts";
 import { isAuthority, isConnectionField, isFieldValue, isPathAndQuery, isToken } from "../message-rules.ts";
 
 /** Throws WAYPOINT_UNSENDABLE for what would not be one request line and one Host. */
@@ -38,5 +39,5 @@ const statusLines: readonly (string | undefined)[] = Array.from({ length: 600 },
 );
 
 function unsendable(what: string): MeshError {
-  return new MeshError("WAYPOINT_UNSENDABLE", `${what} cannot be sent; do header changes or rewrites of the route make it?`);
+  return waypointError("WAYPOINT_UNSENDABLE", `${what} cannot be sent; do header changes or rewrites of the route make it?`);
 }

@@ -5,11 +5,13 @@
  */
 import type { Duplex } from "node:stream";
 import { type Clock, MeshError, systemClock } from "@fairway/runtime";
+import { waypointError } from "../failure.ts";
 import type { ServeHttp, ServerConnection, ServerConnectionOptions } from "../http-connection.ts";
 import { clientGone, malformed } from "../message-rules.ts";
 import { decoderOf, RawDecoder } from "./body-decoder.ts";
-import { findHeadEnd, parseRequest, type RequestMessage, requestFault } from "./head.ts";
+import { findHeadEnd, parseRequest, type RequestMessage } from "./head.ts";
 import { statusLine } from "./head-writer.ts";
+import { requestFault } from "./header-block.ts";
 import { IdleWatch } from "./idle-watch.ts";
 import { type BodyOwner, ReceivedBody } from "./received-body.ts";
 import { type ExchangeOwner, ServerExchange } from "./server-exchange.ts";
@@ -102,7 +104,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
     if (exchange === undefined) return;
     if (exchange.upgraded) {
       // Half of a switched connection cannot be refused alone.
-      this.destroy(new MeshError("WAYPOINT_UPSTREAM_RESET", "the other end of the upgraded connection is gone"));
+      this.destroy(waypointError("WAYPOINT_UPSTREAM_RESET", "the other end of the upgraded connection is gone"));
       return;
     }
     if (exchange.upgrade !== undefined) return;

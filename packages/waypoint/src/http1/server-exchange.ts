@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import type { HeaderFields, RequestHead } from "@fairway/model";
 import { MeshError } from "@fairway/runtime";
 import { type Body, emptyBody } from "../body.ts";
+import { waypointError } from "../failure.ts";
 import type { Answer, Delivery, IncomingRequest } from "../http-connection.ts";
 import { isBodiless } from "../message-rules.ts";
 import { BodySender, type SenderOwner, type SendFraming } from "./body-sender.ts";
@@ -100,11 +101,11 @@ export class ServerExchange implements IncomingRequest, SenderOwner {
 
   respond(answer: Answer): void {
     if (this.#over || this.answered) {
-      answer.body.cancel(new MeshError("WAYPOINT_CLIENT_GONE", "the exchange is over; its answer has nowhere to go"));
+      answer.body.cancel(waypointError("WAYPOINT_CLIENT_GONE", "the exchange is over; its answer has nowhere to go"));
       return;
     }
     if (answer.status < 200 ? answer.status !== 101 || this.upgrade === undefined : answer.status > 599) {
-      const error = new MeshError("WAYPOINT_UNSENDABLE", `${answer.status} is no status of a final answer`);
+      const error = waypointError("WAYPOINT_UNSENDABLE", `${answer.status} is no status of a final answer`);
       answer.body.cancel(error);
       this.#owner.onUnanswerable(error);
       return;
@@ -137,7 +138,7 @@ export class ServerExchange implements IncomingRequest, SenderOwner {
       this.#owner.onUpgraded(this);
     }
     if (framing.kind === "none") {
-      if (body.length !== 0) body.cancel(new MeshError("WAYPOINT_NO_BODY", `an answer ${status} to ${this.head.method} has no body`));
+      if (body.length !== 0) body.cancel(waypointError("WAYPOINT_NO_BODY", `an answer ${status} to ${this.head.method} has no body`));
       sender.end(undefined);
     } else body.flowInto(sender);
     writer.flush();
@@ -175,12 +176,12 @@ export class ServerExchange implements IncomingRequest, SenderOwner {
     this.#over = true;
     const { received } = this;
     if (received !== undefined && !received.over) {
-      received.fail(error ?? new MeshError("WAYPOINT_ANSWERED_EARLY", "the request was answered before its body ended; the rest is not wanted"));
+      received.fail(error ?? waypointError("WAYPOINT_ANSWERED_EARLY", "the request was answered before its body ended; the rest is not wanted"));
     }
     const sender = this.#sender;
     if (sender !== undefined && !sender.over) {
       sender.abandon();
-      this.#answer?.body.cancel(error ?? new MeshError("WAYPOINT_CLIENT_GONE", "the exchange is over"));
+      this.#answer?.body.cancel(error ?? waypointError("WAYPOINT_CLIENT_GONE", "the exchange is over"));
     }
     this.onDone?.({ bytesReceived: received?.received ?? 0, bytesSent: this.#sender?.sent ?? 0, error });
   }
