@@ -17,7 +17,7 @@ test("a node name is enough; the rest has the contract's defaults", (t) => {
     daemonSetName: "fairway-node-agent",
     healthPort: 8000,
     metricsPort: 15014,
-    dnsCapture: false,
+    dnsCapture: true,
   });
   t.deepEqual(config.excludeNamespaces, ["kube-system"]);
   t.deepEqual(config.probeSource, { kind: "scan" });
@@ -28,13 +28,13 @@ test("values are read as what they mean", (t) => {
     NODE_NAME: "n",
     EXCLUDE_NAMESPACES: "a, b,,",
     PROBE_SOURCE: "mark:0x2A",
-    AMBIENT_DNS_CAPTURE: "TRUE",
+    AMBIENT_DNS_CAPTURE: "FALSE",
     DAEMONSET_NAME: "",
     KUBECONFIG: "",
   });
   t.deepEqual(config.excludeNamespaces, ["a", "b"]);
   t.deepEqual(config.probeSource, { kind: "mark", mark: 42 });
-  t.true(config.dnsCapture);
+  t.false(config.dnsCapture);
   t.is(config.daemonSetName, undefined);
   t.is(config.kubeconfig, undefined);
   t.deepEqual(readConfig({ NODE_NAME: "n", EXCLUDE_NAMESPACES: "" }).excludeNamespaces, []);

@@ -80,7 +80,7 @@ const schema: z.ZodType<AgentConfig> = z
       .refine((ip) => isIPv6(ip), "must be an IPv6 address")
       .default("fd16:9254:7127:1337:ffff:ffff:ffff:ffff"),
     PROBE_SOURCE: probeSource,
-    AMBIENT_DNS_CAPTURE: booleanVariable.default(false),
+    AMBIENT_DNS_CAPTURE: booleanVariable.default(true),
     DAEMONSET_NAME: z.string().default("fairway-node-agent"),
     AGENT_POD_PREFIX: z.string().default("fairway-node-agent-"),
     HEALTH_PORT: port(8000),

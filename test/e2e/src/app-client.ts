@@ -1,6 +1,7 @@
 /** The application of the end-to-end tests, client side: one action, one JSON answer (or a line each for those that go on). */
 import { createHash } from "node:crypto";
 import { createSocket } from "node:dgram";
+import { lookup, Resolver } from "node:dns/promises";
 import { request } from "node:http";
 import { connect, isIPv6, type Socket } from "node:net";
 import { testStream, testStreamDigest } from "./test-stream.ts";
@@ -113,6 +114,16 @@ const actions: Readonly<Record<string, Action>> = {
     const answer = { reply: await reply };
     socket.close();
     return answer;
+  },
+  /** What the C library's resolver finds, as applications ask it: search domains, both families, TCP when an answer is cut. */
+  lookup: async (name = "") => {
+    const found = await lookup(name, { all: true, order: "verbatim" });
+    return { addresses: found.map(({ address }) => address).sort() };
+  },
+  /** What one question is answered with, nothing appended to the name: A with its time to live, or any other type. */
+  resolve: async (type = "", name = "") => {
+    const resolver = new Resolver({ timeout: 5_000, tries: 1 });
+    return { records: type === "A" ? await resolver.resolve4(name, { ttl: true }) : await resolver.resolve(name, type) };
   },
   http: (url = "") =>
     new Promise((resolve, reject) => {

@@ -36,6 +36,8 @@ export interface AppOptions {
   readonly probes?: object;
   /** Also a headless Service `<name>-headless`. */
   readonly headless?: boolean;
+  /** Of the pod. */
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 export class Mesh implements AsyncDisposable {
@@ -48,11 +50,11 @@ export class Mesh implements AsyncDisposable {
   }
 
   /** Two dual-stack nodes with the mesh from the chart. */
-  static async raise(name: string, customise: Customise = (object) => object): Promise<Mesh> {
+  static async raise(name: string, customise: Customise = (object) => object, more: { dnsUpstream?: string } = {}): Promise<Mesh> {
     const folder = await mkdtemp(join(tmpdir(), `fairway-${name}-`));
     const log = process.env["FAIRWAY_E2E_LOG"] === undefined ? silentLogger : createLogger("cluster", { write: (line) => void process.stderr.write(line) });
     const images = { ...projectImages(), "fairway/e2e-app": { command: appCommand } };
-    const cluster = await startCluster({ name: `${name}${process.pid}`, stateDir: folder, nodes: 2, families: ["ipv4", "ipv6"], images, log });
+    const cluster = await startCluster({ name: `${name}${process.pid}`, stateDir: folder, nodes: 2, families: ["ipv4", "ipv6"], images, log, ...more });
     const mesh = new Mesh(cluster, folder);
     try {
       const chart = parseManifests(await readFile(checkoutFile("charts/fairway/rendered/fairway.yaml"), "utf8")).map(customise);
@@ -76,7 +78,7 @@ export class Mesh implements AsyncDisposable {
   }
 
   /** One pod of the test application behind a dual-stack Service of its name, under a service account of its name. Waits until it is ready. */
-  async app({ namespace, name, node, probes = {}, headless = false }: AppOptions): Promise<void> {
+  async app({ namespace, name, node, probes = {}, headless = false, annotations = {} }: AppOptions): Promise<void> {
     const nodeName = this.cluster.nodes[node - 1]?.name;
     const ports = [7000, 7001, 7002, 7003, 7004, 7005, 7006, 8080].map((port) => ({ name: `tcp-${port}`, port, protocol: "TCP" }));
     const service = { selector: { app: name }, ipFamilyPolicy: "PreferDualStack", ports: [...ports, { name: "udp", port: 7053, protocol: "UDP" }] };
@@ -90,7 +92,7 @@ export class Mesh implements AsyncDisposable {
           replicas: 1,
           selector: { matchLabels: { app: name } },
           template: {
-            metadata: { labels: { app: name } },
+            metadata: { labels: { app: name }, annotations },
             spec: {
               serviceAccountName: name,
               nodeSelector: { "kubernetes.io/hostname": nodeName },
