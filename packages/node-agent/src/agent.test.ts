@@ -93,7 +93,7 @@ class FakeZtunnel {
       if (request.kind === "add" && !this.#networks.has(request.uid)) {
         const network = linuxPodNetwork(openNamespace(fds[0] ?? -1));
         this.#networks.set(request.uid, network);
-        await listenAsZtunnel(network);
+        await listenAsZtunnel(network, { dns: true });
       }
       await this.#connection.send(encodeZdsResponse({ error: "" }), [], { signal: forever });
     }

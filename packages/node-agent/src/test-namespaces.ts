@@ -92,10 +92,10 @@ export function testNode(t: ExecutionContext, podCount: number): TestNode {
   return { node, pods };
 }
 
-/** ztunnel's three listeners in a pod: each says its port and the original destination, then closes. */
-export async function listenAsZtunnel(network: PodNetwork): Promise<{ readonly accepted: string[] }> {
+/** ztunnel's listeners in a pod, without that for DNS unless asked for: each says its port and the original destination, then closes. */
+export async function listenAsZtunnel(network: PodNetwork, { dns = false }: { dns?: boolean } = {}): Promise<{ readonly accepted: string[] }> {
   const accepted: string[] = [];
-  for (const port of [15001, 15006, 15008]) {
+  for (const port of [15001, 15006, 15008, ...(dns ? [15053] : [])]) {
     await network.listen({
       host: "::",
       port,

@@ -9,6 +9,7 @@ import { createLogger, errorCode, LogFilter, messageOf } from "@fairway/runtime"
 import test, { type ExecutionContext } from "ava";
 import { realSeams, runZtunnel } from "./app.ts";
 import { readConfig } from "./environment.ts";
+import { addressCount, askUdp, codeOf, DnsClient, question, typeNumbers } from "./test-dns.ts";
 import { application, eventually, loopbackAddresses, readAll } from "./test-mesh.ts";
 import { threadHere } from "./test-threads.ts";
 import type { SpawnThread } from "./traffic-thread.ts";
@@ -200,6 +201,35 @@ test.serial("a dedicated proxy serves its one workload without an agent", async 
   t.teardown(() => socket.destroy());
   socket.end("alone");
   t.is((await readAll(socket)).toString(), "alone");
+});
+
+test.serial("names are answered by the threads, from the mesh that they do not hold", async (t) => {
+  const port = base + 9;
+  const services = `
+services:
+  - {name: api, namespace: default, hostname: api.default.svc.cluster.local, vips: ["/10.0.0.1"], ports: {80: 8080}}
+`;
+  const program = new Program(
+    t,
+    {
+      PROXY_MODE: "dedicated",
+      PROXY_WORKLOAD_INFO: "default/a/a",
+      LOCAL_XDS: mesh(at(1)).replace("services: []\n", services.trimStart()),
+      ISTIO_META_DNS_CAPTURE: "true",
+      ISTIO_META_DNS_PROXY_ADDR: `${at(1)}:${port}`,
+    },
+    () => undefined,
+  );
+  await eventually(t, () => program.lines.some((line) => line.includes("ready for connections")));
+  for (const name of ["api.default.svc.cluster.local", "api", "API.default"]) t.is(addressCount(await askUdp(t, at(1), port, question(name))), 1, name);
+  const tcp = new DnsClient(t, at(1), port);
+  tcp.send(question("api.default", typeNumbers.aaaa));
+  t.deepEqual(
+    (await tcp.answers(1)).map((answer) => [codeOf(answer), addressCount(answer)]),
+    [[0, 0]],
+  );
+  const { body } = await listening(() => get(ports.metrics, "/metrics"));
+  t.regex(body, /istio_dns_requests_total\{request_query_type="a",request_protocol="udp",.*\} 3\n/);
 });
 
 test.serial("without its control plane the program runs, is not ready and serves no pod, and still ends when told", async (t) => {
