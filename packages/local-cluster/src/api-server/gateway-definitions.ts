@@ -42,6 +42,10 @@ const backendReference = object(
   },
   ["name"],
 );
+const mirrorReference = object(
+  { group: { type: "string", default: "" }, kind: { type: "string", default: "Service" }, name: text(), namespace: text(63), port },
+  ["name"],
+);
 const routeStatus = object({ parents: list(object({ parentRef: parentReference, controllerName: text(), conditions }, ["parentRef", "controllerName"])) });
 const hostnames = list(text(), { maxItems: 16 });
 const parentReferences = list(parentReference, { maxItems: 32 });
@@ -86,6 +90,16 @@ const gatewayStatus = object({
   ),
 });
 
+const headerName: JsonObject = { ...text(256), pattern: "^[A-Za-z0-9!#$%&'*+\\-.^_\\x60|~]+$" };
+const duration: JsonObject = { type: "string", pattern: "^([0-9]{1,5}(h|m|s|ms)){1,4}$" };
+const valueMatch = (name: JsonObject, valueLength: number): JsonObject =>
+  keyed(
+    object({ type: { type: "string", enum: ["Exact", "RegularExpression"], default: "Exact" }, name, value: text(valueLength) }, ["name", "value"]),
+    ["name"],
+    {
+      maxItems: 16,
+    },
+  );
 const httpMatch = object({
   path: {
     ...object({
@@ -94,17 +108,48 @@ const httpMatch = object({
     }),
     default: { type: "PathPrefix", value: "/" },
   },
-  headers: keyed(
-    object({ type: { type: "string", enum: ["Exact", "RegularExpression"], default: "Exact" }, name: text(256), value: text(4096) }, ["name", "value"]),
-    ["name"],
-  ),
-  queryParams: keyed(
-    object({ type: { type: "string", enum: ["Exact", "RegularExpression"], default: "Exact" }, name: text(256), value: text(1024) }, ["name", "value"]),
-    ["name"],
-  ),
+  headers: valueMatch(headerName, 4096),
+  queryParams: valueMatch(headerName, 1024),
   method: { type: "string", enum: ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] },
 });
-const filter = (types: string[]): JsonObject => object({ type: { type: "string", enum: types } }, ["type"]);
+const headerChange = keyed(object({ name: headerName, value: text(4096) }, ["name", "value"]), ["name"], { maxItems: 16 });
+const headerFilter = object({ set: headerChange, add: headerChange, remove: list({ type: "string" }, { maxItems: 16 }) });
+const pathModifier = object(
+  {
+    type: { type: "string", enum: ["ReplaceFullPath", "ReplacePrefixMatch"] },
+    replaceFullPath: { type: "string", maxLength: 1024 },
+    replacePrefixMatch: { type: "string", maxLength: 1024 },
+  },
+  ["type"],
+);
+const percent: JsonObject = { type: "integer", format: "int32", minimum: 0, maximum: 100 };
+const filter = (types: string[]): JsonObject =>
+  object(
+    {
+      type: { type: "string", enum: types },
+      requestHeaderModifier: headerFilter,
+      responseHeaderModifier: headerFilter,
+      requestMirror: object(
+        {
+          backendRef: mirrorReference,
+          percent,
+          fraction: object({ numerator: { ...percent, maximum: 2_147_483_647 }, denominator: { type: "integer", format: "int32", minimum: 1, default: 100 } }, [
+            "numerator",
+          ]),
+        },
+        ["backendRef"],
+      ),
+      requestRedirect: object({
+        scheme: { type: "string", enum: ["http", "https"] },
+        hostname: text(),
+        path: pathModifier,
+        port,
+        statusCode: { type: "integer", enum: [301, 302, 303, 307, 308], default: 302 },
+      }),
+      urlRewrite: object({ hostname: text(), path: pathModifier }),
+    },
+    ["type"],
+  );
 const httpRule = object({
   name: sectionName,
   matches: list(httpMatch, { maxItems: 64, default: [{ path: { type: "PathPrefix", value: "/" } }] }),
@@ -112,14 +157,26 @@ const httpRule = object({
     maxItems: 16,
   }),
   backendRefs: list(backendReference, { maxItems: 16 }),
-  timeouts: object({
-    request: { type: "string", pattern: "^([0-9]{1,5}(h|m|s|ms)){1,4}$" },
-    backendRequest: { type: "string", pattern: "^([0-9]{1,5}(h|m|s|ms)){1,4}$" },
+  timeouts: object({ request: duration, backendRequest: duration }),
+  retry: object({
+    codes: list({ type: "integer", minimum: 400, maximum: 599 }, { maxItems: 16 }),
+    attempts: { type: "integer" },
+    backoff: duration,
   }),
 });
 const grpcRule = object({
   name: sectionName,
-  matches: list(open, { maxItems: 64 }),
+  matches: list(
+    object({
+      method: object({
+        type: { type: "string", enum: ["Exact", "RegularExpression"], default: "Exact" },
+        service: { type: "string", maxLength: 1024 },
+        method: { type: "string", maxLength: 1024 },
+      }),
+      headers: valueMatch(headerName, 4096),
+    }),
+    { maxItems: 64 },
+  ),
   filters: list(filter(["RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "ExtensionRef"]), { maxItems: 16 }),
   backendRefs: list(backendReference, { maxItems: 16 }),
 });
@@ -203,7 +260,16 @@ export const gatewayDefinitions: readonly JsonObject[] = [
   ]),
   definition(
     { kind: "ReferenceGrant", plural: "referencegrants", shortNames: ["refgrant"], versions: ["v1beta1", "v1"] },
-    object({ from: list(open, { minItems: 1, maxItems: 16 }), to: list(open, { minItems: 1, maxItems: 16 }) }, ["from", "to"]),
+    object(
+      {
+        from: list(object({ group: { type: "string", maxLength: 253 }, kind: text(63), namespace: text(63) }, ["group", "kind", "namespace"]), {
+          minItems: 1,
+          maxItems: 16,
+        }),
+        to: list(object({ group: { type: "string", maxLength: 253 }, kind: text(63), name: text() }, ["group", "kind"]), { minItems: 1, maxItems: 16 }),
+      },
+      ["from", "to"],
+    ),
     undefined,
     [ageColumn],
   ),
