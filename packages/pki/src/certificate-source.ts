@@ -1,5 +1,6 @@
 /** The seam through which proxies get their certificates and prove identities. */
 import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { SpiffeId } from "@fairway/model";
 import type { Watch } from "@fairway/runtime";
@@ -41,10 +42,11 @@ export interface CertificateSource {
 export interface MeshTls {
   /**
    * Client handshake, no SNI, ALPN `h2`, TLS 1.3. The peer must prove one of `expected` (never empty).
+   * Over a socket, or over a stream inside another tunnel.
    * Throws MeshError PKI_HANDSHAKE_FAILED, PKI_PEER_IDENTITY_MISMATCH, or the signal's reason; the socket is destroyed then.
    */
   connect(
-    socket: Socket,
+    socket: Duplex,
     certificate: WorkloadCertificate,
     expected: readonly SpiffeId[],
     options: { signal: AbortSignal },

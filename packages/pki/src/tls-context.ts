@@ -4,7 +4,8 @@
  * socket and no uncaught event.
  */
 import { constants, X509Certificate } from "node:crypto";
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { connect, createSecureContext, createServer, type SecureContext, type SecureContextOptions, type Server, type TLSSocket } from "node:tls";
 import { identityOf, type SpiffeId } from "@fairway/model";
 import { type Clock, errorCode, MeshError } from "@fairway/runtime";
@@ -107,7 +108,7 @@ type Proven = { socket: TLSSocket; peer: SpiffeId };
 
 /** One handshake, ended once by the first of: success, error, close, deadline, abort. */
 function runHandshake(
-  socket: Socket,
+  socket: Duplex,
   { clock, handshakeTimeoutMs = defaultHandshakeTimeoutMs }: MeshTlsOptions,
   signal: AbortSignal,
   verify: (tls: TLSSocket) => SpiffeId,
@@ -160,7 +161,7 @@ function runHandshake(
     signal.addEventListener("abort", onAbort, { once: true });
     if (socket.destroyed) return onClose();
     try {
-      socket.setNoDelay(true);
+      if (socket instanceof Socket) socket.setNoDelay(true);
       start(run);
     } catch (thrown) {
       fail(MeshError.from(thrown, "PKI_HANDSHAKE_FAILED"));

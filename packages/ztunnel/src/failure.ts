@@ -11,7 +11,7 @@ export type ZtunnelCode =
   | "ZTUNNEL_NOT_SYNCED"
   | "ZTUNNEL_OWN_WORKLOAD_UNKNOWN"
   | "ZTUNNEL_ROUTE_REFUSED"
-  | "ZTUNNEL_DOUBLE_HBONE_UNSUPPORTED"
+  | "ZTUNNEL_NO_FAR_IDENTITIES"
   | "ZTUNNEL_NAME_UNRESOLVED"
   | "ZTUNNEL_DNS_UPSTREAM"
   | "ZTUNNEL_HBONE_TIMEOUT"
@@ -51,6 +51,7 @@ const flagByCode: ReadonlyMap<string, ResponseFlag> = new Map<string, ResponseFl
   ["PKI_HANDSHAKE_TIMEOUT", "TLS_FAILURE"],
   ["PKI_PEER_IDENTITY_MISMATCH", "TLS_FAILURE"],
   ["PKI_PEER_REVOKED", "CERT_REVOKED"],
+  ["ZTUNNEL_NO_FAR_IDENTITIES", "TLS_FAILURE"],
 ]);
 
 /** The flag of a connection that ended with `error`; success without one. */

@@ -4,13 +4,22 @@
  */
 import type { Socket } from "node:net";
 import { type ConnectRequest, formatForwarded, makeTraceparent, type PipeOutcome, parseBaggage, pipe } from "@fairway/hbone";
-import { formatSocketAddress, type OutboundRoute, resolveOutbound, type SocketAddress, type WorkloadUid, workloadIdentity } from "@fairway/model";
+import {
+  formatSocketAddress,
+  type OutboundRoute,
+  resolveOutbound,
+  type SocketAddress,
+  type SpiffeId,
+  type WorkloadUid,
+  workloadIdentity,
+} from "@fairway/model";
 import { isCaptureProbe } from "@fairway/protocol";
 import { assertNever, errorCode, MeshError } from "@fairway/runtime";
 import type { ConnectionRecord } from "./connection-record.ts";
 import type { ConnectionSummary, LiveConnection } from "./connections.ts";
 import { ztunnelError } from "./failure.ts";
 import { watchHalfClosed } from "./half-closed.ts";
+import { openInner, requireFarIdentities } from "./inner-tunnel.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { resolveNextHop } from "./next-hop.ts";
 import { dialTimeoutMs, establishTimeoutMs, resolveContext, type TunnelScope } from "./pod-scope.ts";
@@ -23,9 +32,10 @@ import { withoutWorkloads } from "./without-workloads.ts";
 const maxAttempts = 3;
 
 /** Failures that say nothing about other endpoints: our own certificate, our own end. */
-const finalCodes: ReadonlySet<string> = new Set(["ZTUNNEL_IDENTITY", "HBONE_POOL_CLOSED", "ZTUNNEL_DOUBLE_HBONE_UNSUPPORTED"]);
+const finalCodes: ReadonlySet<string> = new Set(["ZTUNNEL_IDENTITY", "HBONE_POOL_CLOSED", "ZTUNNEL_NO_FAR_IDENTITIES"]);
 
 type DialledRoute = Exclude<OutboundRoute, { kind: "deny" }>;
+type TunnelledRoute = Extract<OutboundRoute, { kind: "hbone" | "double-hbone" }>;
 
 /** The far half of a connection, ready for bytes. */
 interface Link {
@@ -178,7 +188,7 @@ export class Outbound {
       case "passthrough":
         return this.#dialPlain(request, route, route.to);
       case "double-hbone":
-        throw ztunnelError("ZTUNNEL_DOUBLE_HBONE_UNSUPPORTED", `${route.authority} is in another network, which this version cannot reach`);
+        return this.#dialAcrossNetworks(request, route);
       default:
         return assertNever(route);
     }
@@ -186,21 +196,41 @@ export class Outbound {
 
   async #dialTunnel(request: Request, route: DialledRoute & { kind: "hbone" }): Promise<Link> {
     const { config } = this.#scope;
-    const { local, connection, summary } = request;
-    const address = await this.#resolve(request, route.nextHop);
-    Object.assign(summary, { actualDst: formatSocketAddress(address), protocol: "HBONE" });
-    const { service, workload } = route.target;
-    const connect: ConnectRequest = {
-      authority: route.authority,
-      baggage: local.baggage,
-      forwarded: formatForwarded(request.source, service?.hostname),
-      traceparent: request.traceparent,
-    };
-    const { stream, baggage } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connect, {
+    const { local, connection } = request;
+    const address = await this.#towards(request, route, "HBONE");
+    const { workload } = route.target;
+    const { stream, baggage } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connectTo(request, route), {
       signal: connection.signal,
     });
-    const record = recordOf(request, route, config.baggage ? baggage : undefined);
+    const record = recordOf(request, route, { baggage: config.baggage ? baggage : undefined });
     return { record, pipe: (socket, options) => stream.pipe(flowing(socket), options) };
+  }
+
+  /** Contract 1.10: the gateway proves itself in the outer tunnel, the far proxy in the inner one; both are asked for the service by name. */
+  async #dialAcrossNetworks(request: Request, route: DialledRoute & { kind: "double-hbone" }): Promise<Link> {
+    const { config } = this.#scope;
+    const { local, connection } = request;
+    requireFarIdentities(route.innerExpected, route.authority);
+    const address = await this.#towards(request, route, "DOUBLEHBONE");
+    const { workload } = route.target;
+    const connect = connectTo(request, route);
+    const { signal } = connection;
+    const { stream } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connect, { signal });
+    const inner = await openInner(
+      this.#scope,
+      stream,
+      { source: local.identity, expected: route.innerExpected, connect: { ...connect, forwardedNetwork: config.network } },
+      { signal },
+    );
+    const record = recordOf(request, route, { baggage: config.baggage ? inner.baggage : undefined, peer: inner.peer });
+    return { record, pipe: (socket, options) => inner.pipe(flowing(socket), options) };
+  }
+
+  /** The address of the next hop, which the connection list shows from here on. */
+  async #towards(request: Request, route: TunnelledRoute, protocol: ConnectionSummary["protocol"]): Promise<SocketAddress> {
+    const address = await this.#resolve(request, route.nextHop);
+    Object.assign(request.summary, { actualDst: formatSocketAddress(address), protocol });
+    return address;
   }
 
   async #dialPlain(request: Request, route: DialledRoute, to: SocketAddress): Promise<Link> {
@@ -244,9 +274,21 @@ function worthRetrying(error: MeshError): boolean {
   return !(errorCode(error) === "HBONE_REFUSED" && error.details["status"] === 401);
 }
 
-function recordOf({ source, local }: Request, route: DialledRoute, baggage?: string): ConnectionRecord {
-  const mutualTls = route.kind === "hbone";
-  const { workload, service } = route.target;
+function connectTo({ source, local, traceparent }: Request, { authority, target }: TunnelledRoute): ConnectRequest {
+  return { authority, baggage: local.baggage, forwarded: formatForwarded(source, target.service?.hostname), traceparent };
+}
+
+/** What the far end said and proved; across networks that is all that is known of it. */
+interface Answer {
+  readonly baggage?: string | undefined;
+  readonly peer?: SpiffeId;
+}
+
+function recordOf({ source, local }: Request, route: DialledRoute, { baggage, peer }: Answer = {}): ConnectionRecord {
+  const mutualTls = route.kind === "hbone" || route.kind === "double-hbone";
+  const { service } = route.target;
+  // The gateway is a hop, not the destination.
+  const workload = route.kind === "double-hbone" ? undefined : route.target.workload;
   const answered = workload === undefined && baggage !== undefined ? parseBaggage(baggage) : undefined;
   return {
     direction: "outbound",
@@ -254,7 +296,7 @@ function recordOf({ source, local }: Request, route: DialledRoute, baggage?: str
     destination: hopText(route),
     authority: mutualTls ? route.authority : undefined,
     from: { workload: local.workload, identity: local.identity, baggage: undefined },
-    to: { workload, identity: workload === undefined ? undefined : workloadIdentity(workload), baggage: answered },
+    to: { workload, identity: workload === undefined ? peer : workloadIdentity(workload), baggage: answered },
     service,
     mutualTls,
   };

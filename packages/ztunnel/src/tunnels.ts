@@ -4,10 +4,19 @@
  * never receives its traffic (architecture 7.6).
  */
 import type { Duplex } from "node:stream";
-import { type ConnectRequest, defaultClientSettings, type HboneMetrics, type OpenedStream, type TunnelEngine, TunnelPool } from "@fairway/hbone";
+import {
+  type ConnectRequest,
+  defaultClientSettings,
+  type HboneMetrics,
+  type OpenedStream,
+  type TunnelEngine,
+  TunnelPool,
+  type TunnelSettings,
+} from "@fairway/hbone";
 import { formatSocketAddress, type SocketAddress, type SpiffeId, type Workload, type WorkloadUid } from "@fairway/model";
 import type { WorkloadCertificate } from "@fairway/pki";
 import { errorCode, messageOf } from "@fairway/runtime";
+import type { ProxyConfig } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
 import { dialTimeoutMs, type TunnelScope } from "./pod-scope.ts";
 
@@ -31,13 +40,7 @@ export class Tunnels implements AsyncDisposable {
     this.#scope = scope;
     this.#pool = new TunnelPool({
       engine: namingFailures(scope.engine),
-      settings: {
-        ...defaultClientSettings,
-        streamWindow: config.streamWindow,
-        connectionWindow: config.connectionWindow,
-        frameSize: config.frameSize,
-        maxStreams: config.maxStreamsPerTunnel,
-      },
+      settings: clientSettings(config),
       clock: scope.clock,
       idleMs: config.tunnelIdleMs,
       metrics,
@@ -108,8 +111,19 @@ function sameAddresses(one: Workload, other: Workload): boolean {
   return one.addresses.length === other.addresses.length && one.addresses.every((ip) => other.addresses.includes(ip));
 }
 
+/** Of every tunnel that is opened here (contract 1.7). */
+export function clientSettings(config: ProxyConfig): TunnelSettings {
+  return {
+    ...defaultClientSettings,
+    streamWindow: config.streamWindow,
+    connectionWindow: config.connectionWindow,
+    frameSize: config.frameSize,
+    maxStreams: config.maxStreamsPerTunnel,
+  };
+}
+
 /** Gives a failure of the HTTP/2 start a name of its own, apart from a tunnel lost later. */
-function namingFailures(engine: TunnelEngine): TunnelEngine {
+export function namingFailures(engine: TunnelEngine): TunnelEngine {
   return {
     ...engine,
     connect: async (transport, settings, options) => {
