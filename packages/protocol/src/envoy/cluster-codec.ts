@@ -69,7 +69,7 @@ export function decodeCluster(bytes: Uint8Array): Cluster {
   const place = new Place(`cluster ${JSON.stringify(name)}`);
   place.at("name").required(name);
   place.refuseRest(wire.Cluster, rest, { altStatName: "names a metric" });
-  if (clusterDiscoveryType?.$case === "clusterType") throw place.refuse(clusterDiscoveryType);
+  if (clusterDiscoveryType?.$case === "clusterType") throw place.refuse("cluster_discovery_type", clusterDiscoveryType);
   if (clusterDiscoveryType?.value !== EDS) throw place.at("type").invalid("only EDS is supported");
   checkEds(place.at("eds_cluster_config"), name, edsClusterConfig);
   checkLocalityConfig(place.at("common_lb_config"), commonLbConfig);
@@ -104,7 +104,7 @@ function checkLocalityConfig(place: Place, config: wire.Cluster_CommonLbConfig |
     if (value !== 0) throw place.at("healthy_panic_threshold").unsupported();
   }
   if (localityConfigSpecifier === undefined) return;
-  if (localityConfigSpecifier.$case !== "localityWeightedLbConfig") throw place.refuse(localityConfigSpecifier);
+  if (localityConfigSpecifier.$case !== "localityWeightedLbConfig") throw place.refuse("locality_config_specifier", localityConfigSpecifier);
   place.at("locality_weighted_lb_config").refuseRest(wire.Cluster_CommonLbConfig_LocalityWeightedLbConfig, localityConfigSpecifier.value);
 }
 
@@ -163,13 +163,13 @@ function protocolOf(place: Place, options: upstream.HttpProtocolOptions["upstrea
       const at = place.at("explicit_http_config");
       at.refuseRest(upstream.HttpProtocolOptions_ExplicitHttpConfig, rest);
       if (protocolConfig === undefined) throw at.missing();
-      if (protocolConfig.$case === "http3ProtocolOptions") throw at.refuse(protocolConfig);
+      if (protocolConfig.$case === "http3ProtocolOptions") throw at.refuse("protocol_config", protocolConfig);
       if (protocolConfig.$case === "httpProtocolOptions") checkVersionOptions(at, protocolConfig.value, undefined);
       else checkVersionOptions(at, undefined, protocolConfig.value);
       return protocolConfig.$case === "httpProtocolOptions" ? "http1" : "http2";
     }
     default:
-      throw place.refuse(options);
+      throw place.refuse("upstream_protocol_options", options);
   }
 }
 

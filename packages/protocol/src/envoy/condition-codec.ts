@@ -175,7 +175,7 @@ export function permissionFromWire(place: Place, { rule, ...rest }: wire.Permiss
     case "metadata":
       return neutralFromWire(place, rule);
     default:
-      throw place.refuse(rule);
+      throw place.refuse("rule", rule);
   }
 }
 
@@ -200,7 +200,7 @@ export function principalFromWire(place: Place, { identifier, ...rest }: wire.Pr
     case "metadata":
       return neutralFromWire(place, identifier);
     default:
-      throw place.refuse(identifier);
+      throw place.refuse("identifier", identifier);
   }
 }
 
@@ -289,7 +289,7 @@ function claimValueFromWire(place: Place, { matchPattern, ...rest }: ValueMatche
       return textMatchFromWire(at.at("string_match"), text.matchPattern.value);
     }
     default:
-      throw place.refuse(matchPattern);
+      throw place.refuse("match_pattern", matchPattern);
   }
 }
 

@@ -83,7 +83,7 @@ function tunnelTo(target: string): address.Address {
 
 function endpointFromWire(place: Place, { hostIdentifier, healthStatus, loadBalancingWeight, metadata, ...rest }: wire.LbEndpoint): Endpoint {
   place.refuseRest(wire.LbEndpoint, rest);
-  if (hostIdentifier?.$case === "endpointName") throw place.refuse(hostIdentifier);
+  if (hostIdentifier?.$case === "endpointName") throw place.refuse("host_identifier", hostIdentifier);
   const { address: where, ...others } = place.at("endpoint").required(hostIdentifier?.value);
   place.at("endpoint").refuseRest(wire.Endpoint, others, { hostname: "endpoints are reached by address" });
   const weight = loadBalancingWeight ?? 1;
@@ -109,7 +109,7 @@ function addressFromWire(
     case "envoyInternalAddress":
       return { address: tunnelTarget(place.at("envoy_internal_address"), where.value, original), tunnel: "hbone" };
     default:
-      throw place.refuse(where);
+      throw place.refuse("address", where);
   }
 }
 

@@ -80,7 +80,7 @@ export function httpFiltersFromWire(place: Place, filters: readonly Filter[]): H
   const { routeSpecifier, httpFilters, ...more } = unpack(http.HttpConnectionManager, typedConfig(place.at("filters"), only));
   const at = place.at("http_connection_manager");
   checkManager(at, more);
-  if (routeSpecifier?.$case !== "rds") throw at.refuse(routeSpecifier);
+  if (routeSpecifier?.$case !== "rds") throw at.refuse("route_specifier", routeSpecifier);
   const { configSource, routeConfigName, ...rest } = routeSpecifier.value;
   at.at("rds").refuseRest(http.Rds, rest);
   checkAdsSource(at.at("rds.config_source"), configSource);
@@ -205,6 +205,6 @@ function typedConfig(place: Place, { name: _, configType, ...rest }: Filter): An
 }
 
 function configOf(place: Place, configType: Filter["configType"]): Any {
-  if (configType?.$case !== "typedConfig") throw place.refuse(configType);
+  if (configType?.$case !== "typedConfig") throw place.refuse("config_type", configType);
   return configType.value;
 }

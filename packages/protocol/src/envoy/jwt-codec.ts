@@ -110,7 +110,7 @@ function keysFromWire(place: Place, source: wire.JwtProvider["jwksSourceSpecifie
       return { kind: "remote", uri: at.at("http_uri.uri").required(uri), timeoutMs };
     }
     default:
-      throw place.refuse(source);
+      throw place.refuse("jwks_source_specifier", source);
   }
 }
 
@@ -125,10 +125,10 @@ function checkRequirements(place: Place, providers: readonly string[], rules: re
   if (path.kind !== "prefix" || path.value !== "/" || method !== undefined || headers.length + query.length > 0 || grpc) {
     throw place.at("match").invalid("only a rule for every request is supported");
   }
-  if (requirementType?.$case !== "requires") throw place.refuse(requirementType);
+  if (requirementType?.$case !== "requires") throw place.refuse("requirement_type", requirementType);
   const { requiresType, ...others } = requirementType.value;
   place.at("requires").refuseRest(wire.JwtRequirement, others);
-  if (requiresType?.$case !== "requiresAny") throw place.at("requires").refuse(requiresType);
+  if (requiresType?.$case !== "requiresAny") throw place.at("requires").refuse("requires_type", requiresType);
   place.at("requires.requires_any").refuseRest(wire.JwtRequirementOrList, { ...requiresType.value, requirements: [] });
   const named = requiresType.value.requirements.map((each) => requirementName(place.at("requires.requires_any"), each));
   const expected = [...providers, undefined];
@@ -142,5 +142,5 @@ function requirementName(place: Place, { requiresType, ...rest }: wire.JwtRequir
   place.refuseRest(wire.JwtRequirement, rest);
   if (requiresType?.$case === "providerName") return requiresType.value;
   if (requiresType?.$case === "allowMissing") return undefined;
-  throw place.refuse(requiresType);
+  throw place.refuse("requires_type", requiresType);
 }

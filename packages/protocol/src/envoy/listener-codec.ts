@@ -94,7 +94,7 @@ function additionalFromWire(place: Place, { address, ...rest }: wire.AdditionalA
 }
 
 function ipFromWire(place: Place, { address }: Address): IpAddress {
-  if (address?.$case !== "socketAddress") throw place.refuse(address);
+  if (address?.$case !== "socketAddress") throw place.refuse("address", address);
   return socketAddressFromWire(place.at("socket_address"), address.value, true).ip;
 }
 
@@ -106,7 +106,7 @@ const inspector: ListenerFilter = ListenerFilter.fromPartial({
 /** What these find out is known without them. */
 function checkListenerFilter(place: Place, { name: _, configType, ...rest }: ListenerFilter): void {
   place.refuseRest(ListenerFilter, rest, { filterDisabled: "whatever the filter would find out is known without it" });
-  if (configType?.$case !== "typedConfig") throw place.refuse(configType);
+  if (configType?.$case !== "typedConfig") throw place.refuse("config_type", configType);
   if (!inspectors.includes(configType.value.typeUrl)) throw place.unsupported();
 }
 

@@ -13,29 +13,32 @@ type Rest<T> = Partial<T> & { readonly _unknownFields?: { readonly [field: numbe
 
 /** `route "x": retry_policy`; errors start with it. */
 export class Place {
-  readonly #subject: string;
-  readonly #path: string;
+  readonly #inside: Place | undefined;
+  readonly #name: string;
 
-  constructor(subject: string, path = "") {
-    this.#subject = subject;
-    this.#path = path;
+  /** `name`: of the resource, or of the part of it that an author knows. */
+  constructor(name: string, inside?: Place) {
+    this.#name = name;
+    this.#inside = inside;
   }
 
+  /** Costs nothing until something is wrong. */
   at(field: string): Place {
-    return new Place(this.#subject, this.#path === "" ? field : `${this.#path}.${field}`);
+    return new Place(field, this);
   }
 
   toString(): string {
-    return this.#path === "" ? this.#subject : `${this.#subject}: ${this.#path}`;
+    if (this.#inside === undefined) return this.#name;
+    return `${this.#inside}${this.#inside.#inside === undefined ? ": " : "."}${this.#name}`;
   }
 
   unsupported(): ProtocolDecodeError {
     return this.#error("PROTOCOL_UNSUPPORTED_FIELD", " is not supported");
   }
 
-  /** A oneof that is unset, or set to a member that is not honoured. */
-  refuse(oneof: { readonly $case: string } | undefined): ProtocolDecodeError {
-    return oneof === undefined ? this.missing() : this.at(wireName(oneof.$case)).unsupported();
+  /** The oneof `name` is unset, or set to a member that is not honoured. */
+  refuse(name: string, oneof: { readonly $case: string } | undefined): ProtocolDecodeError {
+    return oneof === undefined ? this.at(name).missing() : this.at(wireName(oneof.$case)).unsupported();
   }
 
   invalid(why: string): ProtocolDecodeError {

@@ -71,7 +71,7 @@ export function routeActionFromWire(place: Place, action: wire.Route["action"]):
       return { kind: "respond", status, body: body === undefined ? "" : inlineTextFromWire(at.at("body"), body) };
     }
     default:
-      throw place.refuse(action);
+      throw place.refuse("action", action);
   }
 }
 
@@ -93,7 +93,8 @@ function forwardFromWire(place: Place, message: wire.RouteAction): ForwardAction
   const { requestMirrorPolicies, ...rest } = others;
   place.refuseRest(wire.RouteAction, rest);
   if (clusterNotFoundResponseCode === wire.RouteAction_ClusterNotFoundResponseCode.NOT_FOUND) throw place.at("cluster_not_found_response_code").unsupported();
-  if (hostRewriteSpecifier !== undefined && hostRewriteSpecifier.$case !== "hostRewriteLiteral") throw place.refuse(hostRewriteSpecifier);
+  if (hostRewriteSpecifier !== undefined && hostRewriteSpecifier.$case !== "hostRewriteLiteral")
+    throw place.refuse("host_rewrite_specifier", hostRewriteSpecifier);
   const path = pathChangeFromWire(place, prefixRewrite, regexRewrite);
   const rewrite: Rewrite | undefined = hostRewriteSpecifier || path ? { authority: hostRewriteSpecifier?.value, path } : undefined;
   return {
@@ -121,7 +122,7 @@ function backendsFromWire(place: Place, specifier: wire.RouteAction["clusterSpec
   if (specifier?.$case === "cluster") {
     return [{ cluster: place.at("cluster").required(specifier.value), weight: 1, requestHeaders: noHeaderChanges, responseHeaders: noHeaderChanges }];
   }
-  if (specifier?.$case !== "weightedClusters") throw place.refuse(specifier);
+  if (specifier?.$case !== "weightedClusters") throw place.refuse("cluster_specifier", specifier);
   const at = place.at("weighted_clusters");
   const { clusters, ...rest } = specifier.value;
   at.refuseRest(wire.WeightedCluster, rest);

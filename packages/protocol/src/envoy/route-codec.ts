@@ -142,6 +142,6 @@ function pathFromWire(place: Place, path: wire.RouteMatch["pathSpecifier"]): Pat
     case "pathSeparatedPrefix":
       return { kind: "path-prefix", value: path.value };
     default:
-      throw place.refuse(path);
+      throw place.refuse("path_specifier", path);
   }
 }

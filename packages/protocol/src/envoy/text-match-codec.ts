@@ -12,7 +12,7 @@ export function textMatchToWire(match: TextMatch): StringMatcher {
 
 export function textMatchFromWire(place: Place, { matchPattern, ignoreCase, ...rest }: StringMatcher): TextMatch {
   place.refuseRest(StringMatcher, rest);
-  if (matchPattern === undefined || matchPattern.$case === "custom") throw place.refuse(matchPattern);
+  if (matchPattern === undefined || matchPattern.$case === "custom") throw place.refuse("match_pattern", matchPattern);
   if (matchPattern.$case !== "safeRegex") return { kind: matchPattern.$case, value: matchPattern.value, ...(ignoreCase && { ignoreCase }) };
   if (ignoreCase) throw place.at("ignore_case").invalid("has no meaning for a regular expression");
   return { kind: "regex", pattern: patternFromWire(place.at("safe_regex"), matchPattern.value) };
@@ -63,7 +63,7 @@ export function headerMatchFromWire(place: Place, { name, headerMatchSpecifier, 
     case "stringMatch":
       return { name, value: textMatchFromWire(place.at("string_match"), headerMatchSpecifier.value), invert: invertMatch };
     default:
-      throw place.refuse(headerMatchSpecifier);
+      throw place.refuse("header_match_specifier", headerMatchSpecifier);
   }
 }
 

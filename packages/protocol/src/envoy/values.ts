@@ -92,7 +92,7 @@ export const adsSource: ConfigSource = ConfigSource.fromPartial({
 export function checkAdsSource(place: Place, source: ConfigSource | undefined): void {
   const { configSourceSpecifier, resourceApiVersion, ...rest } = place.required(source);
   place.refuseRest(ConfigSource, rest, { initialFetchTimeout: "how long to wait for a resource is the xDS client's matter" });
-  if (configSourceSpecifier?.$case !== "ads") throw place.refuse(configSourceSpecifier);
+  if (configSourceSpecifier?.$case !== "ads") throw place.refuse("config_source_specifier", configSourceSpecifier);
   place.at("ads").refuseRest(AggregatedConfigSource, configSourceSpecifier.value);
   if (resourceApiVersion !== ApiVersion.V3 && resourceApiVersion !== ApiVersion.AUTO) throw place.at("resource_api_version").unknownEnum(resourceApiVersion);
 }
@@ -103,7 +103,7 @@ export function inlineText(text: string): DataSource {
 
 export function inlineTextFromWire(place: Place, { specifier, ...rest }: DataSource): string {
   place.refuseRest(DataSource, rest);
-  if (specifier?.$case !== "inlineString") throw place.refuse(specifier);
+  if (specifier?.$case !== "inlineString") throw place.refuse("specifier", specifier);
   return specifier.value;
 }
 
