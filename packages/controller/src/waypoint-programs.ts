@@ -226,7 +226,8 @@ export function serviceParent({ namespace, name }: RouteReading["parents"][numbe
   return `${namespace ?? routeNamespace}/${name}`;
 }
 
-function namesPort(parent: RouteReading["parents"][number], routeNamespace: string, service: string, port: number): boolean {
+/** Whether the parent reference names this port of the Service, or all of them. */
+export function namesPort(parent: RouteReading["parents"][number], routeNamespace: string, service: string, port: number): boolean {
   return isServiceParent(parent) && serviceParent(parent, routeNamespace) === service && (parent.port === undefined || parent.port === port);
 }
 

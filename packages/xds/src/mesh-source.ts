@@ -79,7 +79,7 @@ export type XdsScope =
   | { readonly kind: "node" }
   /** A waypoint, by `<namespace>/<name>` of its Gateway: the addresses of the mesh, and its own configuration. */
   | { readonly kind: "waypoint"; readonly waypoint: string }
-  /** A proxyless gRPC client, and the namespace that its short names are of. */
+  /** A proxyless gRPC client, and the namespace that its short names are of. Each client is a scope of its own: it is served what it names. */
   | { readonly kind: "grpc"; readonly namespace: string };
 
 /** The sources of one scope, in push order: what must be known first comes first. Disposed when the last client of the scope left. */

@@ -28,6 +28,7 @@ export interface ScopeFeedsOptions {
 export class ScopeFeeds implements Disposable {
   readonly #options: ScopeFeedsOptions;
   readonly #open = new Map<string, Open>();
+  #opened = 0;
 
   constructor(options: ScopeFeedsOptions) {
     this.#options = options;
@@ -35,7 +36,7 @@ export class ScopeFeeds implements Disposable {
 
   /** Adds the session that `create` makes to the scope, until the lease is disposed. */
   join(scope: XdsScope, create: (facts: ScopeFacts) => ClientSession): { readonly session: ClientSession } & Disposable {
-    const key = keyOf(scope);
+    const key = scope.kind === "grpc" ? `grpc ${++this.#opened}` : keyOf(scope);
     const open = this.#open.get(key) ?? this.#openScope(scope);
     const session = create(open.facts);
     this.#open.set(key, open);
@@ -77,13 +78,6 @@ function close({ feed, served }: Open): void {
   served[Symbol.dispose]();
 }
 
-function keyOf(scope: XdsScope): string {
-  switch (scope.kind) {
-    case "node":
-      return "node";
-    case "waypoint":
-      return `waypoint ${scope.waypoint}`;
-    case "grpc":
-      return `grpc ${scope.namespace}`;
-  }
+function keyOf(scope: Exclude<XdsScope, { kind: "grpc" }>): string {
+  return scope.kind === "node" ? "node" : `waypoint ${scope.waypoint}`;
 }
