@@ -7,10 +7,13 @@ import {
   authorizationTypeUrl,
   DeltaDiscoveryRequest,
   type DeltaDiscoveryResponse,
+  DiscoveryRequest,
+  type DiscoveryResponse,
   IstioCertificateServiceClient,
+  listenerTypeUrl,
 } from "@fairway/protocol";
 import { createRegistry, silentLogger, systemClock } from "@fairway/runtime";
-import { status } from "@grpc/grpc-js";
+import { credentials, status } from "@grpc/grpc-js";
 import test, { type ExecutionContext } from "ava";
 import { type Controller, startController } from "./app.ts";
 import { readConfig } from "./config.ts";
@@ -36,8 +39,8 @@ function cluster(): FakeKube {
   return kube;
 }
 
-async function start(t: ExecutionContext, kube: FakeKube): Promise<Controller> {
-  const config = readConfig({ GRPC_PORT: "0", READY_PORT: "0", METRICS_PORT: "0", DEBUG_PORT: "0", POD_NAME: "controller-1" });
+async function start(t: ExecutionContext, kube: FakeKube, variables: Record<string, string> = {}): Promise<Controller> {
+  const config = readConfig({ ...variables, GRPC_PORT: "0", READY_PORT: "0", METRICS_PORT: "0", DEBUG_PORT: "0", POD_NAME: "controller-1" });
   const controller = await startController(
     { config, client: kube, clock: systemClock, log: silentLogger, registry: createRegistry(), host: "127.0.0.1" },
     never,
@@ -67,8 +70,8 @@ function planeFor(controller: Controller, root: string, token: string) {
 
 async function discover(controller: Controller, root: string, token: string, metadata: Record<string, string> = {}) {
   const plane = planeFor(controller, root, token);
-  const { credentials } = await plane.credentials();
-  const client = new AggregatedDiscoveryServiceClient(plane.target, credentials);
+  const channel = await plane.credentials();
+  const client = new AggregatedDiscoveryServiceClient(plane.target, channel.credentials);
   const stream = client.deltaAggregatedResources(await plane.metadata());
   const responses: DeltaDiscoveryResponse[] = [];
   const failure = new Promise<{ code: number }>((resolve) => stream.on("error", resolve));
@@ -145,6 +148,32 @@ test("a waypoint is told the addresses and no policies of others; a pod that onl
   t.is((await fake.failure).code, permissionDenied);
 });
 
+test("a gRPC client in an enrolled pod asks for a service by name on the plain port; other pods are refused, and without a port nobody is served", async (t) => {
+  const kube = cluster();
+  const controller = await start(t, kube, { PROXYLESS_PORT: "0" });
+  const ask = async (metadata: Record<string, unknown>): Promise<readonly string[] | number> => {
+    const client = new AggregatedDiscoveryServiceClient(`127.0.0.1:${controller.ports.proxyless}`, credentials.createInsecure());
+    t.teardown(() => client.close());
+    const stream = client.streamAggregatedResources();
+    const answer = new Promise<readonly string[] | number>((resolve) => {
+      stream.on("data", ({ resources: sent }: DiscoveryResponse) => resolve(sent.map(({ typeUrl }) => typeUrl)));
+      stream.on("error", ({ code }: { code: number }) => resolve(code));
+    });
+    stream.write(DiscoveryRequest.fromPartial({ node: { id: "app", metadata }, typeUrl: listenerTypeUrl, resourceNames: ["web.shop:80"] }));
+    return answer;
+  };
+  t.is(await ask({ GENERATOR: "grpc" }), status.PERMISSION_DENIED, "127.0.0.1 is nobody's address");
+  const here = { podIP: "127.0.0.1", podIPs: [{ ip: "127.0.0.1" }] };
+  kube.set(resources.pods, pod("app", { metadata: { annotations: { "ambient.istio.io/redirection": "enabled" } }, status: here }));
+  t.deepEqual(await ask({ GENERATOR: "grpc" }), [listenerTypeUrl]);
+  t.is(await ask({}), status.PERMISSION_DENIED);
+  let known = "";
+  while (!known.includes('"grpc-')) known = await (await fetch(`http://127.0.0.1:${controller.ports.debug}/debug/connections`)).text();
+  const metrics = await (await fetch(`http://127.0.0.1:${controller.ports.metrics}/metrics`)).text();
+  t.regex(metrics, /pilot_xds_pushes_total\{type="lds"\} 1/);
+  t.is((await start(t, cluster())).ports.proxyless, undefined);
+});
+
 test("a ztunnel is given the certificate of its node's pod, by the CA that is stored", async (t) => {
   const kube = cluster();
   const controller = await start(t, kube);
@@ -162,8 +191,8 @@ test("a request larger than gRPC reads is refused by gRPC, and the next one is s
   const kube = cluster();
   const controller = await start(t, kube);
   const plane = planeFor(controller, await rootOf(kube), "ztunnel");
-  const { credentials } = await plane.credentials();
-  const client = new IstioCertificateServiceClient(plane.target, credentials);
+  const channel = await plane.credentials();
+  const client = new IstioCertificateServiceClient(plane.target, channel.credentials);
   t.teardown(() => client.close());
   const metadata = await plane.metadata();
   const ask = (csr: string): Promise<number> =>

@@ -20,17 +20,19 @@ import {
   Watched,
 } from "@fairway/runtime";
 import { createXdsServer } from "@fairway/xds";
-import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import { CaStore } from "./ca-store.ts";
 import { CallerReview } from "./callers.ts";
 import { logComplaints } from "./complaints.ts";
 import type { Config } from "./config.ts";
 import { debugRoutes } from "./debug.ts";
 import { discoveryAuthorizer } from "./discovery.ts";
+import { countDiscovery, joinClients } from "./discovery-clients.ts";
+import { bindGrpc, createGrpcServer } from "./grpc-server.ts";
 import { type Inputs, inputNames, openInputs } from "./inputs.ts";
-import { deriveMesh } from "./mesh.ts";
-import { createControllerMetrics } from "./metrics.ts";
+import { deriveMesh, type Mesh } from "./mesh.ts";
+import { type ControllerMetrics, createControllerMetrics } from "./metrics.ts";
 import type { NodeFacts } from "./node-authorization.ts";
+import { type ProxylessServer, serveProxyless } from "./proxyless-server.ts";
 import { publish } from "./publish.ts";
 import { followRejections } from "./rejections.ts";
 import { distributeRoots } from "./root-distribution.ts";
@@ -40,7 +42,6 @@ import { writeStatus } from "./status.ts";
 import { untilAborted } from "./until-aborted.ts";
 import { runWaypoints } from "./waypoint-deployer.ts";
 import { WaypointPublication } from "./waypoint-publication.ts";
-import { shortType } from "./xds-types.ts";
 
 export interface ControllerOptions {
   readonly config: Config;
@@ -54,14 +55,17 @@ export interface ControllerOptions {
 
 export interface Controller extends AsyncDisposable {
   /** The ports that were really bound. */
-  readonly ports: { readonly grpc: number; readonly ready: number; readonly metrics: number; readonly debug: number };
+  readonly ports: {
+    readonly grpc: number;
+    readonly ready: number;
+    readonly metrics: number;
+    readonly debug: number;
+    /** Undefined when proxyless gRPC clients are not served. */
+    readonly proxyless: number | undefined;
+  };
 }
 
 const leaseName = "fairway-controller-leader";
-/** Streams are ended at this age, so that clients spread over the replicas; jittered by gRPC itself (controller contract 6.1). */
-const maxConnectionAgeMs = 30 * 60_000;
-const connectionGraceMs = 10_000;
-const keepaliveMs = 30_000;
 const openRetryMs = 1_000;
 const secondMs = 1_000;
 
@@ -97,14 +101,12 @@ export async function startController(options: ControllerOptions, signal: AbortS
       clock,
       log: log.scope("xds"),
       ready: new Watched(true),
-      observer: {
-        pushed: (typeUrl) => metrics.xdsPushes.inc({ type: shortType(typeUrl) }),
-        rejected: (typeUrl) => metrics.xdsRejects.inc({ type: shortType(typeUrl) }),
-        expiredNonce: (typeUrl) => metrics.xdsExpiredNonces.inc({ type: shortType(typeUrl) }),
-      },
+      observer: countDiscovery(metrics),
     }),
   );
-  const { rejections } = opening.use(followRejections(xds.clients, { log, metrics }));
+  const proxyless = opening.use(await openProxyless({ ...options, log, host }, { inputs, mesh, metrics }));
+  const { clients } = proxyless === null ? xds : opening.use(joinClients(xds.clients, proxyless.clients, "grpc-"));
+  const { rejections } = opening.use(followRejections(clients, { log, metrics }));
   const signing = new Signing({
     authority: () => ca.authority.current,
     callers,
@@ -118,17 +120,12 @@ export async function startController(options: ControllerOptions, signal: AbortS
   const rootBundle = opening.use(followRoot(ca, metrics.rootExpiry));
   const names = serverNames(settings.rootNamespace, settings.clusterDomain, config.extraServerNames);
   const serving = opening.use(serveWith({ authority: ca.authority, dnsNames: names, clock, log }));
-  const grpc = new Server({
-    "grpc.max_connection_age_ms": maxConnectionAgeMs,
-    "grpc.max_connection_age_grace_ms": connectionGraceMs,
-    "grpc.keepalive_time_ms": keepaliveMs,
-    "grpc.keepalive_timeout_ms": connectionGraceMs,
-  });
+  const grpc = createGrpcServer();
   grpc.addService(AggregatedDiscoveryServiceService, xds.service);
   grpc.addService(IstioCertificateServiceService, signing.service);
-  const grpcPort = await bind(grpc, host, config.ports.grpc, serving.credentials);
+  const grpcPort = await bindGrpc(grpc, { host, port: config.ports.grpc }, serving.credentials);
   opening.defer(() => grpc.forceShutdown());
-  const debugServer = opening.use(await serveAdmin({ host: "127.0.0.1", port: config.ports.debug }, debugRoutes({ xds, mesh })));
+  const debugServer = opening.use(await serveAdmin({ host: "127.0.0.1", port: config.ports.debug }, debugRoutes({ clients, mesh })));
 
   const tasks = opening.use(new TaskGroup(log));
   tasks.run("leader election", (ending) =>
@@ -154,7 +151,7 @@ export async function startController(options: ControllerOptions, signal: AbortS
   log.info("serving", { grpc: grpcPort, workloads: count(mesh.workloads), services: count(mesh.services), policies: count(mesh.policies) });
   const stack = opening.move();
   return {
-    ports: { grpc: grpcPort, ready: readyServer.port, metrics: metricsServer.port, debug: debugServer.port },
+    ports: { grpc: grpcPort, ready: readyServer.port, metrics: metricsServer.port, debug: debugServer.port, proxyless: proxyless?.port },
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }
@@ -172,6 +169,27 @@ async function openCa({ config, client, clock, log }: ControllerOptions, signal:
       await clock.sleep(openRetryMs, { signal });
     }
   }
+}
+
+/** Null when no port is configured. */
+async function openProxyless(
+  { config, clock, log, host }: ControllerOptions & { readonly host: string },
+  { inputs, mesh, metrics }: { readonly inputs: Inputs; readonly mesh: Mesh; readonly metrics: ControllerMetrics },
+): Promise<ProxylessServer | null> {
+  const { settings, ports } = config;
+  if (ports.proxyless === undefined) return null;
+  const server = await serveProxyless({
+    host,
+    port: ports.proxyless,
+    inputs,
+    mesh,
+    settings,
+    observer: countDiscovery(metrics),
+    clock,
+    log: log.scope("proxyless"),
+  });
+  log.info("serving proxyless gRPC clients", { port: server.port });
+  return server;
 }
 
 /** Not ready until every input had its first list; readiness names those that had not. */
@@ -217,16 +235,6 @@ function followRoot({ authority }: CaStore, expiry: { set(value: number): void }
 
 function readyRoute(readiness: Readiness): AdminHandler {
   return () => (readiness.pending.length === 0 ? { body: "ready\n" } : { status: 503, body: `not ready, pending: ${readiness.pending.join(", ")}\n` });
-}
-
-function bind(server: Server, host: string, port: number, credentials: ServerCredentials): Promise<number> {
-  const address = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-  return new Promise((resolve, reject) => {
-    server.bindAsync(address, credentials, (error, bound) => {
-      if (error === null) resolve(bound);
-      else reject(new MeshError("CONTROLLER_LISTEN_FAILED", `cannot serve gRPC on ${address}; is another process using the port?`, { cause: error }));
-    });
-  });
 }
 
 /** A machine without IPv6 cannot bind its wildcard. */

@@ -24,6 +24,13 @@ test("what is set counts, and what is wrong is named, all of it", (t) => {
   for (const name of ["GRPC_PORT", "TRUST_DOMAIN", "DEFAULT_WORKLOAD_CERT_TTL"]) t.true(error?.message.includes(name));
 });
 
+test("proxyless clients are served where a port is set", (t) => {
+  t.is(readConfig({ PROXYLESS_PORT: "15010" }).ports.proxyless, 15_010);
+  t.is(readConfig({ PROXYLESS_PORT: "" }).ports.proxyless, undefined);
+  t.is(readConfig({}).ports.proxyless, undefined);
+  t.throws(() => readConfig({ PROXYLESS_PORT: "plain" }), { message: /PROXYLESS_PORT/ });
+});
+
 test("an empty list of trusted accounts lets nobody speak for others", (t) => {
   t.deepEqual([...readConfig({ CA_TRUSTED_NODE_ACCOUNTS: "" }).trustedNodeAccounts], []);
 });

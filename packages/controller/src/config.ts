@@ -31,6 +31,8 @@ export interface Ports {
   readonly ready: number;
   readonly metrics: number;
   readonly debug: number;
+  /** For proxyless gRPC clients, without TLS of its own; undefined: they are not served. */
+  readonly proxyless: number | undefined;
 }
 
 const port = (standard: number): z.ZodType<number> => z.coerce.number().int().min(0).max(65_535).default(standard);
@@ -94,6 +96,7 @@ const schema = z.object({
   READY_PORT: port(8_080),
   METRICS_PORT: port(15_014),
   DEBUG_PORT: port(9_876),
+  PROXYLESS_PORT: z.union([z.literal("").transform(() => undefined), z.coerce.number().int().min(0).max(65_535)]).optional(),
   LOG_LEVEL: z.string().default("info"),
   LOG_FORMAT: z.enum(["plain", "json"]).default("plain"),
 });
@@ -123,7 +126,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>>): C
       image: read.WAYPOINT_IMAGE,
       controlPlane: read.WAYPOINT_CONTROL_PLANE ?? `https://fairway-controller.${read.POD_NAMESPACE}.svc:15012`,
     },
-    ports: { grpc: read.GRPC_PORT, ready: read.READY_PORT, metrics: read.METRICS_PORT, debug: read.DEBUG_PORT },
+    ports: { grpc: read.GRPC_PORT, ready: read.READY_PORT, metrics: read.METRICS_PORT, debug: read.DEBUG_PORT, proxyless: read.PROXYLESS_PORT },
     logFilter: read.LOG_LEVEL,
     logFormat: read.LOG_FORMAT,
   });

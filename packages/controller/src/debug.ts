@@ -4,13 +4,13 @@ import type { XdsServer } from "@fairway/xds";
 import type { Mesh } from "./mesh.ts";
 
 /** Served on loopback only: it names every workload and policy of the mesh. */
-export function debugRoutes({ xds, mesh }: { xds: XdsServer; mesh: Mesh }): Map<string, AdminHandler> {
+export function debugRoutes({ clients, mesh }: { clients: XdsServer["clients"]; mesh: Mesh }): Map<string, AdminHandler> {
   const json =
     (produce: () => unknown): AdminHandler =>
     () => ({ contentType: "application/json", body: `${JSON.stringify(produce(), plain, 2)}\n` });
   return new Map([
-    ["/debug/syncz", json(() => [...xds.clients.current.values()].map((client) => ({ ...client, connectedAt: new Date(client.connectedAt).toISOString() })))],
-    ["/debug/connections", json(() => ({ connections: [...xds.clients.current].map(([id, { nodeId, address }]) => ({ id, nodeId, address })) }))],
+    ["/debug/syncz", json(() => [...clients.current.values()].map((client) => ({ ...client, connectedAt: new Date(client.connectedAt).toISOString() })))],
+    ["/debug/connections", json(() => ({ connections: [...clients.current].map(([id, { nodeId, address }]) => ({ id, nodeId, address })) }))],
     [
       "/debug/ambientz",
       json(() => ({

@@ -36,7 +36,7 @@ export function createControllerMetrics(registry: MetricRegistry, clock: Clock):
     issued: new Counter({ name: "citadel_server_success_cert_issuance_count", help: "Certificates signed.", registers }),
     authenticationFailures: new Counter({ name: "citadel_server_authentication_failure_count", help: "Callers that were refused.", registers }),
     published: new Counter({
-      name: "fairway_controller_published_total",
+      name: "fairway_controller_published",
       help: "Resources that were set, replaced or removed, by type.",
       labelNames: ["type"] as const,
       registers,

@@ -1,6 +1,6 @@
 /** The mesh as proxyless gRPC clients are told of it: one name at a time, made when it is asked for (waypoint contract 3). */
 import { type Collection, derive, index, type Service as KubeService, type Pod } from "@fairway/kube";
-import { type Cluster, type ClusterEndpoints, type Service, type SocketAddress, type Workload } from "@fairway/model";
+import type { Cluster, ClusterEndpoints, Service, SocketAddress, Workload } from "@fairway/model";
 import { type GrpcResources, grpcResources } from "@fairway/protocol";
 import { clusterOf, endpointsOf, otherClusterName } from "./clusters.ts";
 import type { ServicePortName } from "./proxyless-names.ts";
@@ -105,7 +105,10 @@ export class ProxylessMesh implements Disposable {
     return { services, resources: grpcResources({ name, port, cluster, routes: table?.table, clusters, endpoints, vip }) };
   }
 
-  #clusterOf(key: string, port: number): { readonly cluster: Cluster; readonly endpoints: ClusterEndpoints; readonly vip: SocketAddress | undefined } | undefined {
+  #clusterOf(
+    key: string,
+    port: number,
+  ): { readonly cluster: Cluster; readonly endpoints: ClusterEndpoints; readonly vip: SocketAddress | undefined } | undefined {
     const { services, meshServices } = this.#sources;
     const service = meshServices.get(key);
     const declared = services.get(key)?.spec?.ports?.find((candidate) => candidate.port === port && (candidate.protocol ?? "TCP") === "TCP");
