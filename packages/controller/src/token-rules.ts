@@ -3,7 +3,7 @@
  * is written accepts no token of its issuer.
  */
 import type { JwtRule, RequestAuthentication } from "@fairway/kube";
-import type { TokenRule } from "@fairway/model";
+import { discoveryPath, type TokenRule } from "@fairway/model";
 import { messageOf } from "@fairway/runtime";
 import { targetKeys } from "./request-policies.ts";
 import { isRecord, unknownFields } from "./unknown-fields.ts";
@@ -16,8 +16,6 @@ export interface TokenOutcome {
   readonly problems: readonly string[];
 }
 
-/** A remote key set under this name is the issuer's discovery document (OpenID Connect), which says where its keys are. */
-export const discoveryPath = "/.well-known/openid-configuration";
 const noKeys: TokenRule["keys"] = { kind: "inline", jwks: '{"keys":[]}' };
 const defaultTimeoutMs = 5_000;
 const specFields: ReadonlySet<string> = new Set(["selector", "targetRef", "targetRefs", "jwtRules"]);

@@ -64,7 +64,7 @@ export {
   type StringMatch,
 } from "./policy.ts";
 export { type RefusedPolicy, standInFor } from "./refused-policy.ts";
-export type { RequestCondition, RequestPolicy, RequestVerdict, TokenRule } from "./request-policy.ts";
+export { discoveryPath, type RequestCondition, type RequestPolicy, type RequestVerdict, type TokenRule } from "./request-policy.ts";
 export type {
   InboundRejection,
   InboundRequest,

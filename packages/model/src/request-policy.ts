@@ -49,6 +49,12 @@ export interface TokenRule {
   readonly outputClaimToHeaders: readonly { readonly header: string; readonly claim: string }[];
 }
 
+/**
+ * A remote key set under this path is the issuer's discovery document (OpenID Connect Discovery 1.0, 4), which says where its keys are: what a
+ * rule without keys comes to.
+ */
+export const discoveryPath = "/.well-known/openid-configuration";
+
 export interface RequestVerdict {
   readonly allowed: boolean;
   /** `<namespace>/<name>` and the index of the rule that decided; undefined when nothing did. */

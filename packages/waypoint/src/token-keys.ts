@@ -2,7 +2,7 @@
  * The keys that tokens are verified with: as the rule carries them, or fetched from the issuer. Fetched once for all who wait, kept, refreshed
  * in the background, asked for again when a token names an unknown key - but never more often than an issuer can be expected to bear.
  */
-import type { TokenRule } from "@fairway/model";
+import { discoveryPath, type TokenRule } from "@fairway/model";
 import { type Clock, type Logger, messageOf } from "@fairway/runtime";
 import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
 import { waypointError } from "./failure.ts";
@@ -93,7 +93,7 @@ export class TokenKeys {
 
   /** One fetch for all who ask. Resolves whether it brought something or not. */
   #fetch(uri: string, timeoutMs: number, document: Document): Promise<void> {
-    const { clock, log, fetchText } = this.#options;
+    const { clock, log } = this.#options;
     if (document.fetching !== undefined) return document.fetching;
     const now = clock.now();
     if (now - document.triedAt < minFetchIntervalMs) return Promise.resolve();
@@ -102,7 +102,7 @@ export class TokenKeys {
       const controller = new AbortController();
       using _timer = clock.schedule(timeoutMs, () => controller.abort(waypointError("WAYPOINT_KEYS_UNREACHABLE", `no answer within ${timeoutMs} ms`)));
       try {
-        document.keys = parseKeys(await fetchText(uri, { signal: controller.signal, maxBytes: maxDocumentBytes }));
+        document.keys = parseKeys(await this.#keyText(uri, controller.signal));
         document.fetchedAt = clock.now();
       } catch (thrown) {
         log.warn("token keys could not be fetched", { uri, error: messageOf(thrown) });
@@ -112,6 +112,16 @@ export class TokenKeys {
     };
     document.fetching = fetching();
     return document.fetching;
+  }
+
+  /** The keys themselves, or what the issuer's discovery document says is their address. */
+  async #keyText(uri: string, signal: AbortSignal): Promise<string> {
+    const { fetchText } = this.#options;
+    const text = await fetchText(uri, { signal, maxBytes: maxDocumentBytes });
+    if (!uri.endsWith(discoveryPath)) return text;
+    const { jwks_uri: keysUri } = JSON.parse(text) as { jwks_uri?: unknown };
+    if (typeof keysUri !== "string") throw waypointError("WAYPOINT_KEYS_UNREACHABLE", `${uri} does not say where the keys are (jwks_uri)`);
+    return fetchText(keysUri, { signal, maxBytes: maxDocumentBytes });
   }
 }
 

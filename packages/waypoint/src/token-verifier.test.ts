@@ -204,3 +204,19 @@ test("a key that is not known yet is looked for, but not for every token", async
   t.like(await refusal([remote], request, check), { passed: true });
   t.is(fetched, 2);
 });
+
+test("without keys of its own a rule asks the issuer where they are; an issuer that does not say accepts no token", async (t) => {
+  const uri = "https://issuer.example/.well-known/openid-configuration";
+  const discovered = rule({ keys: { kind: "remote", uri, timeoutMs: 1_000 } });
+  const request = head({ authorization: `Bearer ${await sign()}` });
+  const asked: string[] = [];
+  const saying = (document: string) =>
+    verifier(async (from) => {
+      asked.push(from);
+      return from === uri ? document : jwks;
+    });
+  const verified = await saying('{"jwks_uri":"https://issuer.example/keys"}').verify([discovered], request, { signal });
+  t.is(verified.claims?.["sub"], "user");
+  t.deepEqual(asked, [uri, "https://issuer.example/keys"]);
+  for (const document of ["{}", "null", "nothing", '{"jwks_uri":1}']) t.truthy(await refusal([discovered], request, saying(document)));
+});
