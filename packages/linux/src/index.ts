@@ -14,4 +14,4 @@ export { connectSeqpacket, SeqpacketServer, type SeqpacketServerOptions } from "
 export { closeDescriptors, SeqpacketConnection, type SeqpacketMessage, type SeqpacketOptions } from "./seqpacket-connection.ts";
 export { canonicalIp } from "./socket-address.ts";
 export { errnoOf } from "./system-calls.ts";
-export { type UdpOptions, udpSocketIn } from "./udp.ts";
+export { leavePort, type UdpOptions, udpSocketIn } from "./udp.ts";

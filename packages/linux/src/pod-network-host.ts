@@ -2,15 +2,14 @@
  * TCP and UDP in the process's own namespace by Node alone: no privileges, no marks, nothing foreign. For tests and for running without a mesh
  * node; it passes the same compliance suite as the kernel's.
  */
-import { createSocket, type Socket as UdpSocket } from "node:dgram";
-import { isIPv6, Socket } from "node:net";
+import { Socket } from "node:net";
 import { type Clock, MeshError, messageOf, systemClock } from "@fairway/runtime";
 import { connect, keepErrorsHarmless } from "./dial.ts";
 import { listenerOf, listening, pausedServer } from "./listener.ts";
 import type { DialOptions, Listener, PodNetwork } from "./pod-network.ts";
 import { localEndpoint } from "./pod-network-linux.ts";
 import { canonicalIp } from "./socket-address.ts";
-import type { UdpOptions } from "./udp.ts";
+import { udpSocketIn } from "./udp.ts";
 
 export interface HostPodNetworkOptions {
   readonly clock?: Clock;
@@ -50,7 +49,8 @@ export function hostPodNetwork(options: HostPodNetworkOptions = {}): PodNetwork 
       }
       return { socket: await dialFrom(host, wanted, undefined, clock), sourceKept: false };
     },
-    datagrams: hostDatagrams,
+    // A mark needs privileges.
+    datagrams: (wanted) => udpSocketIn(undefined, { ...wanted, mark: 0 }),
     originalDestination: (socket) => originalDestination?.(socket) ?? localEndpoint(socket),
     async [Symbol.asyncDispose]() {
       for (const listener of [...listeners]) listener.close();
@@ -68,25 +68,6 @@ async function dialFrom(host: string, wanted: DialOptions, localAddress: string 
   socket.setNoDelay(true);
   if (wanted.keepalive !== undefined) socket.setKeepAlive(true, wanted.keepalive.timeMs);
   return socket;
-}
-
-async function hostDatagrams({ host, port, reusePort = false }: UdpOptions): Promise<UdpSocket> {
-  const socket = createSocket({ type: isIPv6(host) ? "udp6" : "udp4", reusePort });
-  // An error that nobody listens for yet (ICMP unreachable) must not end the process.
-  socket.on("error", () => {});
-  try {
-    await new Promise<void>((resolve, reject) => {
-      socket.once("error", reject);
-      socket.bind({ address: canonicalIp(host), port, exclusive: true }, () => {
-        socket.off("error", reject);
-        resolve();
-      });
-    });
-    return socket;
-  } catch (cause) {
-    socket.close();
-    throw new MeshError("LINUX_LISTEN_FAILED", `cannot receive datagrams on ${host}:${port}: ${messageOf(cause)}`, { cause });
-  }
 }
 
 function checkedHost({ host, port }: DialOptions): string {

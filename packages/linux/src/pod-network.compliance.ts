@@ -5,6 +5,7 @@ import { errorCode } from "@fairway/runtime";
 import type { ExecutionContext, TestFn } from "ava";
 import type { Listener, ListenOptions, PodNetwork } from "./pod-network.ts";
 import { skipped } from "./test-namespaces.ts";
+import { leavePort } from "./udp.ts";
 
 export interface Subject {
   readonly name: string;
@@ -150,6 +151,40 @@ export function podNetworkCompliance(test: TestFn, { name, needsPrivileges, open
     const second = await network.datagrams({ host: "127.0.0.1", port: first.address().port, reusePort: true });
     t.is(second.address().port, first.address().port);
     for (const socket of [alone, first, second]) socket.close();
+  });
+
+  behaviour("a datagram socket that leaves its port answers what has come, and everything after it goes to the others", async (t, network) => {
+    const shared = { host: "127.0.0.1", reusePort: true };
+    const leaving = await network.datagrams({ ...shared, port: 0 });
+    const { port } = leaving.address();
+    const staying = await network.datagrams({ ...shared, port });
+    const clients = await Promise.all(Array.from({ length: 40 }, () => network.datagrams({ host: "127.0.0.1", port: 0 })));
+    const asked = { leaving: 0, staying: 0 };
+    for (const [name, socket] of Object.entries({ leaving, staying })) {
+      socket.on("message", (message, from) => {
+        asked[name === "leaving" ? "leaving" : "staying"] += 1;
+        socket.send(message, from.port, from.address);
+      });
+    }
+    const round = async (): Promise<void> => {
+      const answered = Promise.all(clients.map((client) => once(client, "message")));
+      for (const client of clients) client.send("question", port, "127.0.0.1");
+      await answered;
+    };
+    await round();
+    t.true(asked.leaving > 0 && asked.staying > 0, "the kernel spread them");
+    const before = asked.leaving;
+    // Sent and not read yet: sending is a system call that is over when the callback runs, in the turn before the next read.
+    const answered = Promise.all(clients.map((client) => once(client, "message")));
+    await Promise.all(clients.map((client) => new Promise((resolve) => client.send("last question", port, "127.0.0.1", resolve))));
+    leavePort(leaving);
+    await answered;
+    const after = asked.leaving;
+    await round();
+    t.is(asked.leaving, after, "nothing more comes");
+    t.true(after >= before);
+    t.is(asked.leaving + asked.staying, 3 * clients.length);
+    for (const socket of [leaving, staying, ...clients]) socket.close();
   });
 
   behaviour("a local source address is kept", async (t, network) => {

@@ -4,7 +4,7 @@ import { MeshError, messageOf } from "@fairway/runtime";
 import { inNamespace, type NetworkNamespace } from "./namespace.ts";
 import { addressFamily, encodeSocketAddress } from "./socket-address.ts";
 import { setDualStack, setMark, setReuseAddress, setReusePort } from "./socket-options.ts";
-import { AF_INET6, bindSocket, closeDescriptor, errnoOf, openSocket, SOCK_DGRAM } from "./system-calls.ts";
+import { AF_INET6, bindSocket, closeDescriptor, connectSocket, errnoOf, openSocket, SOCK_DGRAM } from "./system-calls.ts";
 
 export interface UdpOptions {
   readonly host: string;
@@ -12,6 +12,22 @@ export interface UdpOptions {
   /** SO_MARK, 0 for none. */
   readonly mark?: number;
   readonly reusePort?: boolean;
+}
+
+/** Of the sockets made here. */
+const descriptors = new WeakMap<Socket, number>();
+
+/**
+ * Takes a socket out of those that share its port: what comes from now on goes to the others, or is refused by the kernel when there are
+ * none. What has come already is still read, and answers still leave from it. Only for sockets of `udpSocketIn` that are open.
+ *
+ * The kernel passes over connected sockets when it chooses among those of a port (Linux 5.4 and later). Connected to itself, a socket hears
+ * of nobody; Node does not know of it, and sends to whom it is told.
+ */
+export function leavePort(socket: Socket): void {
+  const fd = descriptors.get(socket);
+  const { address, port } = socket.address();
+  if (fd !== undefined) connectSocket(fd, encodeSocketAddress(address, port));
 }
 
 /** A socket bound in `namespace`, receiving. `::` takes IPv4 too. Throws LINUX_LISTEN_FAILED. The caller closes it. */
@@ -26,6 +42,7 @@ export async function udpSocketIn(namespace: NetworkNamespace | undefined, optio
     socket.on("error", () => {});
     try {
       await bound(socket, fd);
+      descriptors.set(socket, fd);
     } catch (thrown) {
       socket.close();
       throw thrown;

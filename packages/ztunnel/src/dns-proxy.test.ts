@@ -328,13 +328,32 @@ test.serial("a drain answers what was asked, and then nobody listens", async (t)
   const waiting = ask(question("x.example"));
   await eventually(t, () => held.length === 1);
   const drained = proxy.drain({ signal: new AbortController().signal });
-  t.is(addressCount(await ask(question("api.default"))), 1, "until the last answer is out the others are answered, too");
+  idle.socket.on("end", () => idle.socket.end());
+  await idle.closed;
+  await t.throwsAsync(stub(port).resolve4("api.default"), { code: "ECONNREFUSED" }, "nobody shares the port here");
   nth(held).reply(response(nth(held).message, {}));
   t.is(codeOf(await waiting), 0);
   await drained;
   const refused = new DnsClient(t, at(1), port);
   await refused.closed;
-  await t.throwsAsync(stub(port).resolve4("api.default"), { code: "ECONNREFUSED" });
+});
+
+test.serial("of two that share the ports, everything goes to the other from the moment one drains, however long it waits for its last answer", async (t) => {
+  const held: Asked[] = [];
+  const upstream = await resolver(t, upstreamIp, (query) => held.push(query));
+  const shared = { config: { reusePort: true } };
+  const leaving = await served(t, dnsConfig(at(1), [upstream]), shared);
+  const waiting = leaving.ask(question("x.example"));
+  await eventually(t, () => held.length === 1);
+  const staying = new TestMesh(t, { change: pods, ...shared });
+  await staying.pod("a", at(1), undefined, ["dns"], { dns: { ...dnsConfig(at(1), []), listen: [{ host: at(1), port: leaving.port }] } });
+  const drained = leaving.proxy.drain({ signal: new AbortController().signal });
+  for (let turn = 0; turn < 4; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  for (let index = 0; index < 40; index += 1) t.is(addressCount(await leaving.ask(question("api.default"))), 1);
+  t.regex(await staying.registry.metrics(), /istio_dns_requests_total\{.*\} 40\n/);
+  nth(held).reply(response(nth(held).message, {}));
+  t.is(codeOf(await waiting), 0);
+  await drained;
 });
 
 test.serial("a pod that is no longer served lets go of everything at once", async (t) => {

@@ -4,8 +4,9 @@
  */
 import type { Socket as UdpSocket } from "node:dgram";
 import type { Socket } from "node:net";
-import { hasIpv6, type Listener } from "@fairway/linux";
+import { hasIpv6, type Listener, leavePort } from "@fairway/linux";
 import { isLoopback, tryParseIp } from "@fairway/model";
+import { MeshError } from "@fairway/runtime";
 import type { DnsConfig } from "./config.ts";
 import { DnsConnection } from "./dns-connection.ts";
 import { DnsResponder, type DnsScope } from "./dns-responder.ts";
@@ -15,6 +16,8 @@ import { refuse } from "./socket-ends.ts";
 const maxPendingDatagrams = 1_024;
 const maxDnsConnections = 256;
 const backlog = 128;
+/** One may have looked at the sockets before the last datagram came. */
+const turnsToRead = 2;
 
 export class DnsProxy implements AsyncDisposable {
   readonly #scope: DnsScope;
@@ -24,6 +27,7 @@ export class DnsProxy implements AsyncDisposable {
   readonly #connections = new Map<Socket, DnsConnection>();
   readonly #idle = new Set<() => void>();
   #pending = 0;
+  #received = 0;
   #closed = false;
 
   private constructor(scope: DnsScope, config: DnsConfig) {
@@ -49,15 +53,26 @@ export class DnsProxy implements AsyncDisposable {
     return this.#listeners[0]?.port;
   }
 
-  /**
-   * Takes no more connections, and closes everything when nothing waits for an answer, or when `signal` aborts. Until then datagrams are
-   * answered: those in the socket when it closes are lost, so it closes when the fewest are there.
-   */
+  /** Takes nothing new: what comes goes to others of the port. Resolves when everything that has come is answered, or when `signal` aborts. */
   async drain({ signal }: { signal: AbortSignal }): Promise<void> {
     for (const listener of this.#listeners) listener.close();
     for (const connection of this.#connections.values()) connection.drain();
+    for (const socket of this.#sockets) this.#leave(socket);
+    // What the kernel holds for these sockets is read before they close.
+    for (let seen = -1; seen !== this.#received; ) {
+      seen = this.#received;
+      for (let turn = 0; turn < turnsToRead; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    }
     while (!signal.aborted && !this.#closed && (this.#pending > 0 || this.#connections.size > 0)) await this.#settled(signal);
     this.#close();
+  }
+
+  #leave(socket: UdpSocket): void {
+    try {
+      leavePort(socket);
+    } catch (error) {
+      this.#scope.log.warn("a DNS socket goes on receiving until it closes", { error: MeshError.from(error, "LINUX_SYSTEM_CALL_FAILED") });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -112,6 +127,7 @@ export class DnsProxy implements AsyncDisposable {
 
   #receive(socket: UdpSocket, ownPort: number, bytes: Uint8Array, from: { address: string; port: number }): void {
     const { tasks, metrics } = this.#scope;
+    this.#received += 1;
     const source = tryParseIp(from.address);
     // A reply to ourselves would be answered, and so would that answer, for ever.
     if (source === undefined || from.port === 0 || (from.port === ownPort && isLoopback(source))) return;
