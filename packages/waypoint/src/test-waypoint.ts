@@ -1,17 +1,7 @@
 /** A waypoint between a client's tunnel and workloads' tunnels, all real, on loopback addresses of their own; the configuration is in memory. */
 import { once } from "node:events";
-import { request as httpRequest, type IncomingHttpHeaders, type RequestOptions } from "node:http";
-import { createServer, type Server, type Socket, connect as tcpConnect } from "node:net";
-import type { Duplex } from "node:stream";
-import {
-  defaultClientSettings,
-  defaultEngineName,
-  defaultServerSettings,
-  parseAuthority,
-  type ServerTunnel,
-  type TunnelStream,
-  tunnelEngine,
-} from "@fairway/hbone";
+import { createServer, type Server, type Socket } from "node:net";
+import { defaultEngineName } from "@fairway/hbone";
 import {
   applyChange,
   type Cluster,
@@ -22,12 +12,9 @@ import {
   networkId,
   noHeaderChanges,
   parseIp,
-  parseSpiffeId,
   type ServedPort,
   type ServedTarget,
   type SnapshotChange,
-  type SpiffeId,
-  spiffeId,
   unlimited,
   type WaypointConfig,
   type Workload,
@@ -41,6 +28,7 @@ import type { ProxyConfig } from "./config.ts";
 import { defaultHttpLimits } from "./http-connection.ts";
 import type { ProxyTelemetry } from "./telemetry.ts";
 import { testCodecs } from "./test-codecs.ts";
+import { TestPeers, tunnelPort, waypointIdentity } from "./test-peers.ts";
 import { WaypointProxy, type WaypointProxyParts } from "./waypoint-proxy.ts";
 
 /** Loopback addresses that no other test process uses. */
@@ -154,8 +142,6 @@ export function apiConfig({ vip, endpoints, routes = [routeTo(forwardTo("api"))]
   };
 }
 
-export const waypointIdentity: SpiffeId = spiffeId({ trustDomain: "cluster.local", namespace: "default", serviceAccount: "waypoint" });
-
 export interface TestWaypointOptions {
   readonly ip: string;
   readonly config: WaypointConfig;
@@ -166,30 +152,26 @@ export interface TestWaypointOptions {
 }
 
 const patienceMs = 2_000;
-/** The port of every tunnel here: not the real one, which tests of others may hold. */
-const tunnelPort = 15_008;
 
-export class TestWaypoint {
+export class TestWaypoint extends TestPeers {
   readonly authority: Authority;
   readonly config: Watched<WaypointConfig>;
   readonly synced: Watched<boolean> = new Watched(true);
   readonly mesh: Watched<MeshChange>;
   readonly lines: string[] = [];
   readonly proxy: WaypointProxy;
-  readonly #t: ExecutionContext;
-  readonly #ip: string;
-  readonly #certificates: SecretManager;
+  readonly #own: SecretManager;
 
   private constructor(t: ExecutionContext, { ip, config, mesh, proxy = {}, parts = {}, authority }: TestWaypointOptions) {
-    this.#t = t;
-    this.#ip = ip;
-    this.authority = authority ?? Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
+    const signer = authority ?? Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
+    super(t, signer, ip);
+    this.authority = signer;
     this.config = new Watched(config);
     const snapshot = applyChange(emptySnapshot, mesh);
     this.mesh = new Watched<MeshChange>({ snapshot, policiesChanged: true, workloadsChanged: true });
     const meshChanges = this.mesh;
     const log = createLogger("test", { write: (line) => void this.lines.push(line), filter: new LogFilter("debug") });
-    this.#certificates = new SecretManager({ ca: localCaClient(this.authority), clock: systemClock, log });
+    this.#own = new SecretManager({ ca: localCaClient(this.authority), clock: systemClock, log });
     this.proxy = new WaypointProxy({
       config: { ...testProxyConfig, listen: { host: ip, port: tunnelPort, reusePort: false }, ...proxy },
       waypoint: { config: this.config, synced: this.synced },
@@ -199,7 +181,7 @@ export class TestWaypoint {
           return meshChanges.current.snapshot;
         },
       },
-      certificates: this.#certificates,
+      certificates: this.#own,
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: patienceMs }),
       codecs: testCodecs,
       telemetry: silentTelemetry(),
@@ -218,7 +200,7 @@ export class TestWaypoint {
     await waypoint.proxy.listen();
     t.teardown(async () => {
       await waypoint.proxy[Symbol.asyncDispose]();
-      await waypoint.#certificates[Symbol.asyncDispose]();
+      await waypoint.#own[Symbol.asyncDispose]();
     });
     return waypoint;
   }
@@ -226,92 +208,6 @@ export class TestWaypoint {
   applyMesh(change: SnapshotChange): void {
     this.mesh.set({ snapshot: applyChange(this.mesh.current.snapshot, change), policiesChanged: false, workloadsChanged: true });
   }
-
-  /** A stream through the waypoint, as the ztunnel of pod `name` opens it. Throws HBONE_REFUSED. */
-  async connect(name: string, authority: string, more: TestRequest["tunnel"] = {}): Promise<TunnelStream> {
-    const identity = parseSpiffeId(`spiffe://cluster.local/ns/default/sa/${name}`);
-    const signal = new AbortController().signal;
-    const certificate = await this.#certificates.fetch(identity, { signal });
-    const raw = tcpConnect({ host: this.#ip, port: tunnelPort });
-    raw.on("error", () => undefined);
-    await once(raw, "connect");
-    this.#t.teardown(() => raw.destroy());
-    const { socket } = await createMeshTls({ clock: systemClock }).connect(raw, certificate, [waypointIdentity], { signal });
-    const tunnel = await tunnelEngine(defaultEngineName).connect(socket, defaultClientSettings, { signal });
-    this.#t.teardown(() => tunnel.destroy());
-    const { stream } = await tunnel.open({ authority, ...more }, { signal });
-    return stream;
-  }
-
-  /** One HTTP/1.1 request of pod `name`. */
-  async request(name: string, authority: string, path: string, options: TestRequest = {}): Promise<TestAnswer> {
-    const stream = await this.connect(name, authority, options.tunnel);
-    return exchangeOver(stream.duplex(), path, options);
-  }
-
-  /** The ztunnel of pod `name` at `ip`: takes tunnels from the waypoint and hands their streams to `application`. */
-  async workload(name: string, ip: string, app: { port: number }, identity: string = name): Promise<{ readonly peers: string[] }> {
-    const peers: string[] = [];
-    const own = parseSpiffeId(`spiffe://cluster.local/ns/default/sa/${identity}`);
-    const signal = new AbortController().signal;
-    const certificate = await this.#certificates.fetch(own, { signal });
-    const tls = createMeshTls({ clock: systemClock });
-    const tunnels = new Set<ServerTunnel>();
-    const server = createServer({ allowHalfOpen: true }, (socket) => {
-      socket.on("error", () => undefined);
-      tls
-        .accept(socket, certificate, { signal })
-        .then(({ socket: proven, peer }) => {
-          peers.push(peer);
-          const tunnel = tunnelEngine(defaultEngineName).serve(proven, defaultServerSettings, (exchange) => {
-            const to = parseAuthority(exchange.request.authority);
-            if (to?.kind !== "address") return exchange.reject(400);
-            const upstream = tcpConnect({ host: ip, port: app.port, allowHalfOpen: true });
-            upstream.once("error", () => exchange.reject(503));
-            upstream.once("connect", () => void exchange.accept({}).pipe(upstream, { signal }));
-          });
-          tunnels.add(tunnel);
-        })
-        .catch(() => undefined);
-    });
-    server.listen(tunnelPort, ip);
-    await once(server, "listening");
-    this.#t.teardown(() => {
-      server.close();
-      for (const tunnel of tunnels) tunnel.destroy();
-    });
-    return { peers };
-  }
-}
-
-export interface TestRequest {
-  readonly method?: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string;
-  readonly tunnel?: { forwarded?: string; baggage?: string };
-}
-
-export interface TestAnswer {
-  readonly status: number;
-  readonly headers: IncomingHttpHeaders;
-  readonly body: string;
-}
-
-export function exchangeOver(transport: Duplex, path: string, { method = "GET", headers = {}, body }: TestRequest): Promise<TestAnswer> {
-  return new Promise((resolve, reject) => {
-    const options: RequestOptions = { createConnection: () => transport, method, path, headers: { host: "api", ...headers } };
-    const request = httpRequest(options, (response) => {
-      let text = "";
-      response.setEncoding("utf8");
-      response.on("data", (chunk: string) => {
-        text += chunk;
-      });
-      response.on("end", () => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text }));
-      response.on("error", reject);
-    });
-    request.on("error", reject);
-    request.end(body);
-  });
 }
 
 export const testProxyConfig: ProxyConfig = {

@@ -82,6 +82,8 @@ export class ScrapedCounter extends Counter {
 export class ScrapedHistogram extends Histogram {
   readonly #name: string;
   readonly #read: () => Iterable<{ readonly labels: Labels; readonly distribution: Distribution }>;
+  /** Gives everything of a reading but its values. */
+  readonly #frame: Histogram;
 
   constructor(
     registry: MetricRegistry,
@@ -93,11 +95,17 @@ export class ScrapedHistogram extends Histogram {
     super({ name, help, labelNames, buckets: [...bucketBounds], registers: [registry] });
     this.#name = name;
     this.#read = read;
+    this.#frame = new Histogram({ name, help, labelNames, registers: [] });
   }
 
   override async get(): Promise<HistogramReading> {
     const values = [...this.#read()].flatMap(({ labels, distribution }) => this.#valuesOf(labels, distribution));
-    return { ...(await super.get()), values };
+    return { ...(await this.#frame.get()), values };
+  }
+
+  /** What the library asks a histogram for when it writes text. */
+  getForPromString(): Promise<HistogramReading> {
+    return this.get();
   }
 
   #valuesOf(labels: Labels, { counts, sum, count }: Distribution): HistogramReading["values"] {
