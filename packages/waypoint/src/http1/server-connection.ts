@@ -40,6 +40,8 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
   #phase: Phase = "head";
   /** Bytes of the head that were searched for its end. */
   #searched = 0;
+  /** An empty line was skipped before the head. */
+  #forgiven = false;
   #exchange: ServerExchange | undefined;
   #requests = 0;
   #draining = false;
@@ -156,7 +158,11 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
   #readHead(): boolean {
     const reader = this.#reader;
     // One empty line before a request is forgiven (RFC 9112 2.2).
-    if (this.#searched === 0 && reader.unread >= 2 && reader.bytes[reader.at] === 0x0d && reader.bytes[reader.at + 1] === 0x0a) reader.at += 2;
+    if (!this.#forgiven && reader.unread >= 2 && reader.bytes[reader.at] === 0x0d && reader.bytes[reader.at + 1] === 0x0a) {
+      this.#forgiven = true;
+      this.#searched = 0;
+      reader.at += 2;
+    }
     if (reader.unread === 0) {
       if (reader.ended || this.#draining) this.#linger();
       return false;
@@ -194,6 +200,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
 
   #begin(message: RequestMessage): void {
     this.#requests += 1;
+    this.#forgiven = false;
     let received: ReceivedBody | undefined;
     if (message.upgrade !== undefined) received = new ReceivedBody(undefined, new RawDecoder(), this);
     else {
