@@ -3,7 +3,7 @@
  * Fails closed: no workload, no certificate, no proof of the peer means no connection; nothing meant for a tunnel ever leaves in plaintext.
  */
 import type { Socket } from "node:net";
-import { type ConnectRequest, formatForwarded, makeTraceparent, type PipeOutcome, parseBaggage, pipe } from "@fairway/hbone";
+import { type ConnectRequest, formatForwarded, makeTraceparent, type PipeOutcome, parseAuthority, parseBaggage, pipe } from "@fairway/hbone";
 import {
   formatSocketAddress,
   type OutboundRoute,
@@ -35,6 +35,7 @@ const maxAttempts = 3;
 const finalCodes: ReadonlySet<string> = new Set(["ZTUNNEL_IDENTITY", "HBONE_POOL_CLOSED", "ZTUNNEL_NO_FAR_IDENTITIES"]);
 
 type DialledRoute = Exclude<OutboundRoute, { kind: "deny" }>;
+type HboneRoute = Extract<OutboundRoute, { kind: "hbone" }>;
 type TunnelledRoute = Extract<OutboundRoute, { kind: "hbone" | "double-hbone" }>;
 
 /** The far half of a connection, ready for bytes. */
@@ -194,12 +195,13 @@ export class Outbound {
     }
   }
 
-  async #dialTunnel(request: Request, route: DialledRoute & { kind: "hbone" }): Promise<Link> {
+  async #dialTunnel(request: Request, named: HboneRoute): Promise<Link> {
     const { config } = this.#scope;
     const { local, connection } = request;
-    const address = await this.#towards(request, route, "HBONE");
-    const { workload } = route.target;
-    const { stream, baggage } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connectTo(request, route), {
+    const address = await this.#towards(request, named, "HBONE");
+    const route = askedAt(named, address);
+    const { expected, target } = route;
+    const { stream, baggage } = await this.#tunnels.open({ address, source: local.identity, expected, workload: target.workload }, connectTo(request, route), {
       signal: connection.signal,
     });
     const record = recordOf(request, route, { baggage: config.baggage ? baggage : undefined });
@@ -272,6 +274,12 @@ export class Outbound {
 function worthRetrying(error: MeshError): boolean {
   if (finalCodes.has(error.code)) return false;
   return !(errorCode(error) === "HBONE_REFUSED" && error.details["status"] === 401);
+}
+
+/** An endpoint that is known by name knows itself by its address (contract 5.1, step 10). */
+function askedAt(route: HboneRoute, dialled: SocketAddress): HboneRoute {
+  const asked = route.nextHop.kind === "hostname" && route.via === "endpoint" ? parseAuthority(route.authority) : undefined;
+  return asked?.kind === "hostname" ? { ...route, authority: formatSocketAddress({ ip: dialled.ip, port: asked.port }) } : route;
 }
 
 function connectTo({ source, local, traceparent }: Request, { authority, target }: TunnelledRoute): ConnectRequest {

@@ -265,7 +265,7 @@ export class TestMesh implements AsyncDisposable {
 }
 
 /** An application that serves each connection with `serve`; closed with the test. */
-export async function application(t: ExecutionContext, host: string, serve: (socket: Socket) => void): Promise<{ port: number; server: Server }> {
+export async function application(t: ExecutionContext, host: string, serve: (socket: Socket) => void, port = 0): Promise<{ port: number; server: Server }> {
   const sockets = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     sockets.add(socket);
@@ -273,7 +273,7 @@ export async function application(t: ExecutionContext, host: string, serve: (soc
     socket.once("close", () => sockets.delete(socket));
     serve(socket);
   });
-  server.listen(0, host);
+  server.listen(port, host);
   await once(server, "listening");
   t.teardown(() => {
     server.close();
