@@ -4,6 +4,7 @@ import { createSocket } from "node:dgram";
 import { lookup, Resolver } from "node:dns/promises";
 import { request } from "node:http";
 import { connect, isIPv6, type Socket } from "node:net";
+import { callGrpc, chat, fetchMany, fetchOne, rawHttp } from "./echo-client.ts";
 import { testStream, testStreamDigest } from "./test-stream.ts";
 
 const actionTimeoutMs = 60_000;
@@ -138,6 +139,11 @@ const actions: Readonly<Record<string, Action>> = {
       outgoing.on("error", reject);
       outgoing.end();
     }),
+  fetch: (url = "", options = "{}") => fetchOne(url, JSON.parse(options) as object),
+  "fetch-many": (url = "", count = "1", options = "{}") => fetchMany(url, Number(count), JSON.parse(options) as object),
+  "raw-http": (host = "", port = "", bytes = "") => rawHttp(host, Number(port), bytes),
+  websocket: (url = "", count = "1") => chat(url, Number(count)),
+  grpc: (target = "", kind = "unary", count = "1", options = "{}") => callGrpc(target, kind, Number(count), JSON.parse(options) as object),
   /** A new connection with an echo each interval, a line each, until stopped. */
   load: async (host = "", port = "", everyMs = "100") => {
     for (let index = 0; ; index++) {

@@ -10,11 +10,14 @@
  *   7006 who          answers the client's address as the application sees it, ends
  *   7053 echo (UDP)
  *   8080 HTTP         GET / answers the client's address
+ *   8081 HTTP echo    answers what it received, as JSON (`echo-server.ts`); WebSocket echo at /ws
+ *   8082 gRPC echo    (`echo-server.ts`)
  */
 import { createHash } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type Socket } from "node:net";
+import { serveEcho } from "./echo-server.ts";
 import { testStream } from "./test-stream.ts";
 
 let farewellBytes = 0;
@@ -67,6 +70,7 @@ export function serve(): void {
     }).listen({ port: Number(port), host: "::", backlog: 2_048 });
   }
   createHttpServer((request, response) => response.end(`${clientAddress(request.socket)}\n`)).listen(8080, "::");
+  serveEcho({ http: 8081, grpc: 8082 });
   const udp = createSocket("udp6");
   udp.on("message", (message, { port, address }) => udp.send(message, port, address));
   udp.bind(7053, "::");

@@ -33,6 +33,9 @@ export interface AppOptions {
   readonly name: string;
   /** 1 or 2. */
   readonly node: number;
+  /** On the pod, besides `app`. */
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly env?: Readonly<Record<string, string>>;
   readonly probes?: object;
   /** Also a headless Service `<name>-headless`. */
   readonly headless?: boolean;
@@ -78,8 +81,9 @@ export class Mesh implements AsyncDisposable {
   }
 
   /** One pod of the test application behind a dual-stack Service of its name, under a service account of its name. Waits until it is ready. */
-  async app({ namespace, name, node, probes = {}, headless = false, annotations = {} }: AppOptions): Promise<void> {
+  async app({ namespace, name, node, labels = {}, env = {}, probes = {}, headless = false, annotations = {} }: AppOptions): Promise<void> {
     const nodeName = this.cluster.nodes[node - 1]?.name;
+    const variables = Object.entries(env).map(([key, value]) => ({ name: key, value }));
     const ports = [7000, 7001, 7002, 7003, 7004, 7005, 7006, 8080].map((port) => ({ name: `tcp-${port}`, port, protocol: "TCP" }));
     const service = { selector: { app: name }, ipFamilyPolicy: "PreferDualStack", ports: [...ports, { name: "udp", port: 7053, protocol: "UDP" }] };
     await this.apply([
@@ -92,11 +96,11 @@ export class Mesh implements AsyncDisposable {
           replicas: 1,
           selector: { matchLabels: { app: name } },
           template: {
-            metadata: { labels: { app: name }, annotations },
+            metadata: { labels: { app: name, ...labels }, annotations },
             spec: {
               serviceAccountName: name,
               nodeSelector: { "kubernetes.io/hostname": nodeName },
-              containers: [{ name: "app", image: "fairway/e2e-app:0.1.0", ...probes }],
+              containers: [{ name: "app", image: "fairway/e2e-app:0.1.0", env: variables, ...probes }],
             },
           },
         },
