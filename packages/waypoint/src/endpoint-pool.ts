@@ -18,6 +18,8 @@ interface Kept {
   readonly connection: ClientConnection;
   /** Of the monotonic clock. */
   usedAt: number;
+  /** Handed out to callers that have not sent yet: until then the connection itself does not know of their requests. */
+  lent: number;
 }
 
 class EndpointPool implements EndpointConnections {
@@ -25,7 +27,7 @@ class EndpointPool implements EndpointConnections {
   readonly #options: EndpointConnectionsOptions;
   readonly #kept: Kept[] = [];
   /** HTTP/2: the connection being made, which all who wait will share. */
-  #opening: Promise<ClientConnection> | undefined;
+  #opening: Promise<Kept> | undefined;
   #sweep: Disposable | undefined;
   readonly #gone = new AbortController();
 
@@ -38,13 +40,16 @@ class EndpointPool implements EndpointConnections {
     for (;;) {
       const kept = this.#take();
       if (kept !== undefined) return kept;
-      if (this.#options.version === "http1") return this.#open(signal);
+      if (this.#options.version === "http1") {
+        const opened = await this.#open(signal);
+        opened.lent--;
+        return lend(opened);
+      }
       this.#opening ??= this.#open(this.#gone.signal).finally(() => {
         this.#opening = undefined;
       });
-      const connection = await unlessAborted(this.#opening, signal);
-      if (connection.usable) return connection;
-      // More waited for it than it takes; the rest open another.
+      // More may wait for it than it takes; the rest open another.
+      await unlessAborted(this.#opening, signal);
     }
   }
 
@@ -64,16 +69,16 @@ class EndpointPool implements EndpointConnections {
     let best: Kept | undefined;
     for (let at = this.#kept.length - 1; at >= 0; at--) {
       const kept = this.#kept[at];
-      if (kept?.connection.usable !== true) continue;
-      if (best === undefined || kept.connection.active < best.connection.active) best = kept;
-      if (best.connection.active === 0) break;
+      if (kept?.connection.usable !== true || (kept.lent > 0 && this.#options.version === "http1")) continue;
+      if (best === undefined || load(kept) < load(best)) best = kept;
+      if (load(best) === 0) break;
     }
     if (best === undefined) return undefined;
     best.usedAt = this.#parts.clock.monotonic();
-    return best.connection;
+    return lend(best);
   }
 
-  async #open(signal: AbortSignal): Promise<ClientConnection> {
+  async #open(signal: AbortSignal): Promise<Kept> {
     const { version, limits, dial } = this.#options;
     const transport: Duplex = await dial(signal);
     const connection = this.#parts.connect[version](transport, { limits, onUnusable: () => this.#forget(connection) });
@@ -81,9 +86,10 @@ class EndpointPool implements EndpointConnections {
       connection.drain();
       throw this.#gone.signal.reason;
     }
-    this.#kept.push({ connection, usedAt: this.#parts.clock.monotonic() });
+    const kept: Kept = { connection, usedAt: this.#parts.clock.monotonic(), lent: this.#options.version === "http1" ? 1 : 0 };
+    this.#kept.push(kept);
     this.#sweepLater();
-    return connection;
+    return kept;
   }
 
   #forget(connection: ClientConnection): void {
@@ -99,8 +105,8 @@ class EndpointPool implements EndpointConnections {
     this.#sweep ??= clock.schedule(idleTimeoutMs, () => {
       this.#sweep = undefined;
       const oldest = clock.monotonic() - idleTimeoutMs;
-      for (const { connection, usedAt } of [...this.#kept]) {
-        if (connection.active > 0 || usedAt > oldest) continue;
+      for (const { connection, usedAt, lent } of [...this.#kept]) {
+        if (connection.active > 0 || lent > 0 || usedAt > oldest) continue;
         this.#forget(connection);
         connection.drain();
       }
@@ -112,6 +118,34 @@ class EndpointPool implements EndpointConnections {
     this.#sweep?.[Symbol.dispose]();
     this.#sweep = undefined;
   }
+}
+
+function load({ connection, lent }: Kept): number {
+  return connection.active + lent;
+}
+
+/** Nobody else gets it before the caller sent: `acquire` answers in a later turn than it chose. */
+function lend(kept: Kept): ClientConnection {
+  const { connection } = kept;
+  kept.lent++;
+  let held = true;
+  return {
+    version: connection.version,
+    get usable() {
+      return connection.usable;
+    },
+    get active() {
+      return connection.active;
+    },
+    closed: connection.closed,
+    send: (request, options) => {
+      if (held) kept.lent--;
+      held = false;
+      return connection.send(request, options);
+    },
+    drain: () => connection.drain(),
+    destroy: (reason) => connection.destroy(reason),
+  };
 }
 
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

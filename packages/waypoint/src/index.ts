@@ -1,5 +1,7 @@
 /** The L7 proxy: requests of bound services and workloads, governed and routed. */
 export { type Body, type BodySink, emptyBody, textBody } from "./body.ts";
+export { createCodecs } from "./codecs.ts";
+export type { ProxyConfig } from "./config.ts";
 export type { Downstream, Exchange, ExchangeRecord, Stage } from "./exchange.ts";
 export {
   type Answer,
@@ -15,3 +17,5 @@ export {
   type ServerConnection,
   type ServerConnectionOptions,
 } from "./http-connection.ts";
+export type { ThreadSettings, ToMain, ToThread } from "./thread-protocol.ts";
+export { runTrafficWorker } from "./traffic-worker.ts";

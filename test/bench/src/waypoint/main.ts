@@ -91,6 +91,7 @@ async function main(): Promise<void> {
     const result = (await load.ask({ ...request, authority, target: arm.target })) as WaypointLoadResult;
     const used = (await cpuSeconds(pids)) - before;
     failures += result.failures;
+    if (result.failures > 0) say(`${arm.name}: ${result.failures} failed in ${JSON.stringify(request)}`);
     return { result, cpu: (used * result.seconds * 1000) / (performance.now() - start) };
   };
   for (const arm of arms) {
