@@ -5,7 +5,7 @@
 import { type IpAddress, isPort, type ServedPort, type ServedTarget } from "@fairway/model";
 import type { Address } from "../gen/resources/envoy/config/core/v3/address.ts";
 import * as wire from "../gen/resources/envoy/config/listener/v3/listener.ts";
-import { FilterChain, FilterChainMatch, ListenerFilter } from "../gen/resources/envoy/config/listener/v3/listener_components.ts";
+import { Filter, FilterChain, FilterChainMatch, ListenerFilter } from "../gen/resources/envoy/config/listener/v3/listener_components.ts";
 import { readMessage } from "../wire.ts";
 import { httpFiltersFromWire, httpFiltersToWire, isHttp, type TcpFilters, tcpFiltersFromWire, tcpFiltersToWire } from "./filter-codec.ts";
 import { type Harmless, Place } from "./place.ts";
@@ -188,6 +188,8 @@ function checkChain(place: Place, { filterChainMatch: _match, filters: _filters,
 
 /** The model says the policies of a port once; on the wire each of its two chains has them in its own terms. */
 function isSamePolicy(tcp: TcpFilters, policies: ServedPort["policies"]): boolean {
-  const [given, expected] = [tcp.policies, policies].map((each) => tcpFiltersToWire("", { backends: [], policies: each }));
-  return JSON.stringify(given) === JSON.stringify(expected);
+  const [given, expected] = [tcp.policies, policies].map((each) =>
+    tcpFiltersToWire("", { backends: [], policies: each }).map((filter) => Filter.encode(filter).finish()),
+  );
+  return Buffer.concat(given ?? []).equals(Buffer.concat(expected ?? []));
 }
