@@ -1,17 +1,8 @@
 /** From a service port to its cluster and endpoints, as a waypoint or a proxyless client sends to them (waypoint contract 2.3). */
 import type { ServicePort } from "@fairway/kube";
-import {
-  type Cluster,
-  type ClusterEndpoints,
-  defaultConnectTimeoutMs,
-  type Endpoint,
-  type Locality,
-  type Service,
-  serviceKey,
-  unlimited,
-  type Workload,
-} from "@fairway/model";
+import { type Cluster, type ClusterEndpoints, type Endpoint, type Locality, type Service, serviceKey, type Workload } from "@fairway/model";
 import { appProtocol } from "./app-protocol.ts";
+import { type ClusterSettings, defaultSettings } from "./destination-rules.ts";
 
 export type ServedProtocol = "http" | "tcp" | "detect";
 
@@ -40,16 +31,8 @@ export function otherClusterName(port: number, hostname: string): string {
   return `outbound|${port}||${hostname}`;
 }
 
-export function clusterOf(name: string, { namespace, hostname }: Service, port: ServicePort): Cluster {
-  return {
-    name,
-    service: { namespace, hostname, port: port.port },
-    protocol: upstreamProtocol(port),
-    connectTimeoutMs: defaultConnectTimeoutMs,
-    loadBalancing: "least-request",
-    limits: unlimited,
-    ejection: undefined,
-  };
+export function clusterOf(name: string, { namespace, hostname }: Service, port: ServicePort, settings: ClusterSettings = defaultSettings): Cluster {
+  return { name, service: { namespace, hostname, port: port.port }, protocol: upstreamProtocol(port), ...settings };
 }
 
 function upstreamProtocol(port: ServicePort): Cluster["protocol"] {

@@ -18,6 +18,7 @@ test("every manifest of the documents is understood whole", (t) => {
   const inputs = testInputs();
   const stores: Readonly<Record<string, { set: (object: never) => void }>> = {
     AuthorizationPolicy: inputs.authorizationPolicies,
+    DestinationRule: inputs.destinationRules,
     Gateway: inputs.gateways,
     GRPCRoute: inputs.grpcRoutes,
     HTTPRoute: inputs.httpRoutes,
@@ -36,7 +37,7 @@ test("every manifest of the documents is understood whole", (t) => {
   );
   for (const { kind = "", apiVersion, metadata } of objects) t.is(apiVersion, versions.get(kind), `${kind} ${metadata.name}`);
 
-  const { programs, enforcement, policyOutcomes, serviceBindings } = deriveMesh(inputs, testSettings);
+  const { programs, enforcement, destinationRules, policyOutcomes, serviceBindings } = deriveMesh(inputs, testSettings);
   const facts = {
     service: (namespace: string, name: string) => inputs.services.get(`${namespace}/${name}`),
     grants: (namespace: string) => [...inputs.referenceGrants.list()].filter(({ metadata }) => metadata.namespace === namespace),
@@ -56,5 +57,6 @@ test("every manifest of the documents is understood whole", (t) => {
   }
   for (const { key, problems } of enforcement.tokenRules.list()) t.deepEqual(problems, [], key);
   for (const { key, condition } of policyOutcomes.list()) t.is(condition.reason, "Accepted", key);
+  for (const { key, condition } of destinationRules.list()) t.is(condition, undefined, key);
   t.is(serviceBindings.get("shop/api")?.kind, "bound");
 });

@@ -1,6 +1,7 @@
 /** Objects and a mesh for the tests of this package: short to write, whole to read. */
 import {
   type AuthorizationPolicyObject,
+  type DestinationRule,
   type EndpointSlice,
   type GatewayClass,
   type GatewayObject,
@@ -111,6 +112,7 @@ export interface TestInputs extends Inputs {
   readonly httpRoutes: MutableCollection<HttpRouteObject>;
   readonly grpcRoutes: MutableCollection<GrpcRouteObject>;
   readonly referenceGrants: MutableCollection<ReferenceGrantObject>;
+  readonly destinationRules: MutableCollection<DestinationRule>;
 }
 
 export function testInputs(): TestInputs {
@@ -129,5 +131,6 @@ export function testInputs(): TestInputs {
     httpRoutes: collection(),
     grpcRoutes: collection(),
     referenceGrants: collection(),
+    destinationRules: collection(),
   };
 }

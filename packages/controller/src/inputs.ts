@@ -2,6 +2,7 @@
 import {
   type AuthorizationPolicyObject,
   type Collection,
+  type DestinationRule,
   type EndpointSlice,
   type GatewayClass,
   type GatewayObject,
@@ -33,6 +34,7 @@ export interface Inputs {
   readonly httpRoutes: Collection<HttpRouteObject>;
   readonly grpcRoutes: Collection<GrpcRouteObject>;
   readonly referenceGrants: Collection<ReferenceGrantObject>;
+  readonly destinationRules: Collection<DestinationRule>;
 }
 
 /** Starts watching everything. Dispose to stop. */
@@ -53,6 +55,7 @@ export function openInputs(client: KubeClient): Inputs & AsyncDisposable {
     httpRoutes: client.collection(resources.httpRoutes, { reduce: withoutLastApplied }),
     grpcRoutes: client.collection(resources.grpcRoutes, { reduce: withoutLastApplied }),
     referenceGrants: client.collection(resources.referenceGrants, { reduce: withoutLastApplied }),
+    destinationRules: client.collection(resources.destinationRules, { reduce: withoutLastApplied }),
   };
   return {
     ...inputs,
@@ -78,6 +81,7 @@ export function inputNames(): readonly (keyof Inputs)[] {
     "httpRoutes",
     "grpcRoutes",
     "referenceGrants",
+    "destinationRules",
   ];
 }
 

@@ -17,6 +17,7 @@ import {
   type Pod,
 } from "@fairway/kube";
 import { type AuthorizationPolicy, type NetworkId, networkId, type PolicyKey, policyKey, type Service, type Workload } from "@fairway/model";
+import { type DestinationRuleReading, readDestinationRule } from "./destination-rules.ts";
 import { deriveEnforcement, type Enforcement } from "./enforcement.ts";
 import { deriveGuards } from "./guarded-pods.ts";
 import type { Inputs } from "./inputs.ts";
@@ -49,6 +50,7 @@ export interface Mesh {
   /** What waypoints are told, and what came of the objects that say it. */
   readonly programs: Programs;
   readonly enforcement: Enforcement;
+  readonly destinationRules: Collection<DestinationRuleReading>;
 }
 
 const only = "mesh";
@@ -191,9 +193,15 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
   });
 
   const workloads = join<Workload>(podWorkloads, sliceWorkloads);
+  const destinationRules = derive(
+    filter(inputs.destinationRules, ({ metadata }) => isOurRevision(metadata, settings.revision)),
+    (object) => readDestinationRule(object, settings),
+  );
   const programs = derivePrograms({
     inputs,
+    settings,
     enforcement,
+    destinationRules,
     waypoints,
     serviceBindings,
     meshServices,
@@ -214,6 +222,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
     targetedPolicies,
     programs,
     enforcement,
+    destinationRules,
   };
 }
 

@@ -4,6 +4,7 @@ import {
   applyConditions,
   type Collection,
   type ConditionWish,
+  type DestinationRule,
   derive,
   type Fetch,
   type KubeClient,
@@ -48,6 +49,8 @@ const policyConditions = { fieldManager: "fairway-policy-status", owned: ["Ztunn
 const peerConditions = { fieldManager: "fairway-peer-authentication-status", owned: ["ZtunnelAccepted"] } as const;
 const serviceConditions = { fieldManager: "fairway-service-status", owned: ["istio.io/WaypointBound"] } as const;
 const authenticationConditions = { fieldManager: "fairway-request-authentication-status", owned: ["WaypointAccepted"] } as const;
+/** The reference writes none; ours appears only to say what does not count. */
+const destinationRuleConditions = { fieldManager: "fairway-destination-rule-status", owned: ["WaypointAccepted"] } as const;
 const withoutTargets: ConditionWish = {
   type: "WaypointAccepted",
   status: "False",
@@ -103,6 +106,13 @@ export async function writeStatus(options: StatusOptions, signal: AbortSignal): 
   stack.use(keepWritten(options, resources.peerAuthentications, inputs.peerAuthentications, peers, peerConditions));
   stack.use(keepWritten(options, resources.services, inputs.services, services, serviceConditions));
   stack.use(keepWritten(options, resources.requestAuthentications, inputs.requestAuthentications, authentications, authenticationConditions));
+  const rules = stack.use(
+    derive<DestinationRule, Wishes>(inputs.destinationRules, ({ metadata }, fetch) => {
+      const condition = fetch.get(mesh.destinationRules, `${metadata.namespace ?? ""}/${metadata.name}`)?.condition;
+      return { generation: metadata.generation, conditions: condition === undefined ? [] : [condition] };
+    }),
+  );
+  stack.use(keepWritten(options, resources.destinationRules, inputs.destinationRules, rules, destinationRuleConditions));
   stack.use(keepRouteStatus({ ...options, rejections: refusals }));
   await untilAborted(new Promise<void>(() => undefined), signal);
 }

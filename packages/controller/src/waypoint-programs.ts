@@ -18,18 +18,22 @@ import {
 import { passthroughCluster, type RouteTable, type ServedPort, type ServedTarget, type Service, type Workload } from "@fairway/model";
 import { type BackendFacts, isCore, resolveBackend } from "./backends.ts";
 import { boundClusterName, clusterOf, endpointsOf, otherClusterName, servedProtocol } from "./clusters.ts";
+import { type DestinationRuleReading, settingsFor } from "./destination-rules.ts";
 import type { Enforced, Enforcement } from "./enforcement.ts";
 import { readGrpcRoute } from "./grpc-routes.ts";
 import { readHttpRoute } from "./http-routes.ts";
 import type { Inputs } from "./inputs.ts";
 import { type RouteReading, readSafely } from "./route-reading.ts";
 import { type BackendAnswer, directTable, type FindBackend, routeTable } from "./routes.ts";
+import type { MeshSettings } from "./settings.ts";
 import { type WaypointResource, waypointResourceKey } from "./waypoint-resource.ts";
 import type { Binding, Waypoint } from "./waypoints.ts";
 
 export interface ProgramSources {
   readonly inputs: Pick<Inputs, "services" | "pods" | "httpRoutes" | "grpcRoutes" | "referenceGrants">;
+  readonly settings: MeshSettings;
   readonly enforcement: Enforcement;
+  readonly destinationRules: Collection<DestinationRuleReading>;
   readonly waypoints: Collection<Waypoint>;
   /** By the key of the Service object. */
   readonly serviceBindings: Collection<Binding>;
@@ -174,14 +178,20 @@ function bindRoutes(
   return { waypoint, tables, demands: [...demands.values()] };
 }
 
-function clusterResources(demands: Collection<Demand>, { inputs, meshServices, workloads }: ProgramSources): readonly Derived<WaypointResource>[] {
+function clusterResources(
+  demands: Collection<Demand>,
+  { inputs, settings, meshServices, workloads, destinationRules }: ProgramSources,
+): readonly Derived<WaypointResource>[] {
   const workloadsByService = index(workloads, ({ services }) => services.keys());
+  const rulesByHostname = index(destinationRules, ({ hostname }) => [hostname]);
   const terminating = derive<Pod, true>(inputs.pods, ({ metadata }) => (metadata.deletionTimestamp === undefined ? undefined : true));
   const clusters = deriveMany<Demand, WaypointResource>(demands, ({ waypoint, name, service, port }, fetch) => {
     const known = fetch.get(meshServices, service);
     const declared = fetch.get(inputs.services, service)?.spec?.ports?.find((candidate) => candidate.port === port);
     if (known === undefined || declared === undefined) return [];
-    const resource: WaypointResource = { waypoint, kind: "cluster", value: clusterOf(name, known, declared) };
+    const namespaces = [...new Set([waypoint.split("/", 1)[0] ?? "", known.namespace, settings.rootNamespace])];
+    const treatment = settingsFor(fetch.lookup(rulesByHostname, known.hostname), { port, namespaces });
+    const resource: WaypointResource = { waypoint, kind: "cluster", value: clusterOf(name, known, declared, treatment) };
     return [[waypointResourceKey(resource), resource]];
   });
   const endpoints = deriveMany<Demand, WaypointResource>(demands, ({ waypoint, name, service, port }, fetch) => {

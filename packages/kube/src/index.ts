@@ -60,6 +60,7 @@ export type {
   RouteValueMatch,
   WeightedBackendReference,
 } from "./resources/gateway-routes.ts";
+export type { DestinationRule, TrafficPolicy } from "./resources/istio-networking.ts";
 export type {
   AuthorizationOperation,
   AuthorizationPolicyObject,

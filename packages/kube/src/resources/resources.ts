@@ -5,6 +5,7 @@ import { configMaps, events, namespaces, nodes, pods, secrets, serviceAccounts, 
 import { endpointSlices } from "./discovery.ts";
 import { gatewayClasses, gateways } from "./gateway.ts";
 import { grpcRoutes, httpRoutes, referenceGrants } from "./gateway-routes.ts";
+import { destinationRules } from "./istio-networking.ts";
 import { authorizationPolicies, peerAuthentications, requestAuthentications } from "./istio-security.ts";
 
 export const resources: {
@@ -26,6 +27,7 @@ export const resources: {
   readonly httpRoutes: typeof httpRoutes;
   readonly grpcRoutes: typeof grpcRoutes;
   readonly referenceGrants: typeof referenceGrants;
+  readonly destinationRules: typeof destinationRules;
   readonly authorizationPolicies: typeof authorizationPolicies;
   readonly peerAuthentications: typeof peerAuthentications;
   readonly requestAuthentications: typeof requestAuthentications;
@@ -48,6 +50,7 @@ export const resources: {
   httpRoutes,
   grpcRoutes,
   referenceGrants,
+  destinationRules,
   authorizationPolicies,
   peerAuthentications,
   requestAuthentications,
