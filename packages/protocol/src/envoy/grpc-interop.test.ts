@@ -2,6 +2,7 @@
 import {
   type Cluster,
   type ClusterEndpoints,
+  compilePattern,
   defaultConnectTimeoutMs,
   type ForwardAction,
   type HttpRoute,
@@ -229,6 +230,12 @@ test("headers and paths are matched, and what cannot be asked by a call is never
       aRoute("queries", { query: [{ name: "q", value: { kind: "present" } }] }, { canary: 1 }),
       aRoute("gets", { method: "GET" }, { canary: 1 }),
       aRoute("header", { headers: canaryHeader, method: "POST" }, { canary: 1 }),
+      aRoute("pattern", { headers: [{ name: "x-version", value: { kind: "regex", pattern: compilePattern("v[12]") }, invert: false }] }, { canary: 1 }),
+      aRoute(
+        "absent",
+        { headers: [{ name: "x-all", value: { kind: "present" }, invert: true }], path: { kind: "regex", pattern: compilePattern("/other\\..*") } },
+        { canary: 1 },
+      ),
       aRoute("elements", { path: { kind: "path-prefix", value: "/demo.Echo/Shout" } }, { canary: 1 }),
       aRoute("rest", {}, { stable: 1 }),
     ),
@@ -236,6 +243,10 @@ test("headers and paths are matched, and what cannot be asked by a call is never
   t.is(await call(client, "/demo.Echo/Say"), "stable");
   t.is(await call(client, "/demo.Echo/Say", { "x-canary": "yes" }), "canary");
   t.is(await call(client, "/demo.Echo/Say", { "x-canary": "no" }), "stable");
+  t.is(await call(client, "/demo.Echo/Say", { "x-version": "v2" }), "canary");
+  t.is(await call(client, "/demo.Echo/Say", { "x-version": "v22" }), "stable");
+  t.is(await call(client, "/other.Echo/Say"), "canary");
+  t.is(await call(client, "/other.Echo/Say", { "x-all": "1" }), "stable");
   t.is(await call(client, "/demo.Echo/Shout"), "canary");
   t.deepEqual(plane.refusals, []);
   t.deepEqual(resources.ignored, ['route "queries": matches on queries and pseudo headers; the route is left out']);
