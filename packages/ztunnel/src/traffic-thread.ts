@@ -4,6 +4,12 @@ import { type Clock, MeshError } from "@fairway/runtime";
 import { ztunnelError } from "./failure.ts";
 import { fromPlainError, type ThreadCall, type ThreadCalls, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
 
+/**
+ * A thread's buffers are freed when its young objects are collected. By default a thread has 48 MB for these, far more than traffic needs: the
+ * memory stays with it, and under bulk traffic full collections come first (docs/performance.md).
+ */
+const youngGenerationMb = 8;
+
 /** A thread that runs `traffic-worker.ts` at the other end of `port`. */
 export interface SpawnedThread {
   readonly port: MessagePort;
@@ -23,6 +29,7 @@ export const spawnThread: SpawnThread = (settings) => {
     transferList: [port2],
     // Descriptors are opened and closed by system calls of our own, too.
     trackUnmanagedFds: false,
+    resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMb },
   });
   const { promise: died, resolve } = Promise.withResolvers<Error>();
   let told = false;
