@@ -47,9 +47,12 @@ function upstreamProtocol(port: ServicePort): Cluster["protocol"] {
   }
 }
 
+/** What is known where: of a locality, the parts that all pods of a waypoint share. */
+export type Whereabouts = Pick<Locality, "region" | "zone">;
+
 /**
- * The workloads of the service that have the port, by locality. All have one priority: which locality is near depends on where the waypoint's
- * pod runs, and the waypoint decides it. A workload that is terminating has left.
+ * The workloads of the service that have the port, by locality, the near ones first where it is known what is near. A workload that is
+ * terminating has left.
  */
 export function endpointsOf(
   cluster: string,
@@ -57,6 +60,7 @@ export function endpointsOf(
   port: number,
   workloads: readonly Workload[],
   isTerminating: (workload: Workload) => boolean,
+  near?: Whereabouts,
 ): ClusterEndpoints {
   const byLocality = new Map<string, { locality: Locality; endpoints: Endpoint[] }>();
   const key = serviceKey(service.namespace, service.hostname);
@@ -77,15 +81,31 @@ export function endpointsOf(
     });
   }
   const localities = [...byLocality.keys()].sort().flatMap((place) => byLocality.get(place) ?? []);
+  // Priorities have no gaps: the nearest that there is comes first.
+  const distances = [...new Set(localities.map(({ locality }) => distance(locality, near)))].sort((a, b) => a - b);
   return {
     cluster,
     localities: localities.map(({ locality, endpoints }) => ({
       locality,
-      priority: 0,
+      priority: distances.indexOf(distance(locality, near)),
       weight: endpoints.reduce((sum, { weight }) => sum + weight, 0),
       endpoints: unique(endpoints),
     })),
   };
+}
+
+/** 0 in the zone, 1 in the region, 2 elsewhere; all alike when nothing is near. */
+function distance(locality: Locality, near: Whereabouts | undefined): number {
+  if (near === undefined || near.region === "") return 0;
+  if (locality.region !== near.region) return 2;
+  return near.zone === "" || locality.zone === near.zone ? 0 : 1;
+}
+
+/** What all of these share: zone and region, the region, or nothing. */
+export function commonWhereabouts(localities: readonly (Locality | undefined)[]): Whereabouts | undefined {
+  const [first] = localities;
+  if (first === undefined || first.region === "" || localities.some((locality) => locality?.region !== first.region)) return undefined;
+  return { region: first.region, zone: localities.every((locality) => locality?.zone === first.zone) ? first.zone : "" };
 }
 
 const nowhere: Locality = { region: "", zone: "", subzone: "" };

@@ -2,17 +2,35 @@
 import type { Collection, CollectionEvent, ConditionWish } from "@fairway/kube";
 import type { Logger } from "@fairway/runtime";
 import type { Mesh } from "./mesh.ts";
+import { listProblems } from "./unknown-fields.ts";
+
+type ComplaintSources = Pick<Mesh, "policyOutcomes" | "peerAuthenticationComplaints" | "enforcement" | "destinationRules">;
 
 interface Subject<T> {
   readonly code: string;
   readonly kind: string;
   /** Undefined when there is nothing to say. */
-  readonly complaint: (value: T) => ConditionWish | undefined;
+  readonly complaint: (value: T) => Pick<ConditionWish, "message"> | undefined;
 }
 
 /** One line for each object that cannot be read whole, now and whenever its complaint changes. Dispose to stop. */
-export function logComplaints({ policyOutcomes, peerAuthenticationComplaints }: Mesh, log: Logger): Disposable {
+export function logComplaints({ policyOutcomes, peerAuthenticationComplaints, enforcement, destinationRules }: ComplaintSources, log: Logger): Disposable {
   const subscriptions = [
+    follow(enforcement.requestPolicies, log, {
+      code: "CONTROLLER_POLICY_INVALID",
+      kind: "AuthorizationPolicy",
+      complaint: ({ problems, unsupported }) => said([...problems, ...(unsupported === undefined ? [] : [unsupported])]),
+    }),
+    follow(enforcement.tokenRules, log, {
+      code: "CONTROLLER_REQUEST_AUTHENTICATION_INVALID",
+      kind: "RequestAuthentication",
+      complaint: ({ problems }) => said(problems),
+    }),
+    follow(destinationRules, log, {
+      code: "CONTROLLER_DESTINATION_RULE_INVALID",
+      kind: "DestinationRule",
+      complaint: ({ condition }) => (condition?.reason === "Invalid" ? condition : undefined),
+    }),
     follow(policyOutcomes, log, {
       code: "CONTROLLER_POLICY_INVALID",
       kind: "AuthorizationPolicy",
@@ -29,6 +47,10 @@ export function logComplaints({ policyOutcomes, peerAuthenticationComplaints }: 
       for (const subscription of subscriptions) subscription[Symbol.dispose]();
     },
   };
+}
+
+function said(problems: readonly string[]): { readonly message: string } | undefined {
+  return problems.length === 0 ? undefined : { message: listProblems(problems) };
 }
 
 function follow<T>(collection: Collection<T>, log: Logger, { code, kind, complaint }: Subject<T>): Disposable {

@@ -134,7 +134,9 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
   });
 
   // Keys only, so that a service that changes otherwise leaves the pods' membership alone.
-  const podServices = derive(pods, ({ metadata: { namespace = "", name, labels = {}, uid } }, fetch): readonly string[] => {
+  const podServices = derive(pods, (pod, fetch): readonly string[] | undefined => {
+    if (podAddresses(pod).length === 0) return undefined;
+    const { namespace = "", name, labels = {}, uid } = pod.metadata;
     const selecting = Object.entries(labels)
       .flatMap(([key, value]) => fetch.lookup(servicesByLabel, labelIn(namespace, key, value)))
       .filter((service) => selects(service, labels));

@@ -1,9 +1,9 @@
 import { type HttpRouteObject, MutableCollection, type RouteParentReference, resources } from "@fairway/kube";
-import { clusterTypeUrl, routeTypeUrl } from "@fairway/protocol";
+import { clusterTypeUrl, listenerTypeUrl, routeTypeUrl } from "@fairway/protocol";
 import { ManualClock, silentLogger } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
 import { FakeKube } from "./fake-kube.ts";
-import { gateway, grpcRoute, httpRoute, namespace, service, testInputs, testSettings } from "./fixtures.ts";
+import { gateway, grpcRoute, httpRoute, namespace, policy, service, testInputs, testSettings } from "./fixtures.ts";
 import { deriveMesh } from "./mesh.ts";
 import { type Rejection, rejectionKey } from "./rejections.ts";
 import { writeStatus } from "./status.ts";
@@ -21,6 +21,7 @@ async function mesh(t: ExecutionContext) {
     ...testInputs(),
     httpRoutes: kube.store(resources.httpRoutes),
     grpcRoutes: kube.store(resources.grpcRoutes),
+    authorizationPolicies: kube.store(resources.authorizationPolicies),
   };
   inputs.namespaces.set(namespace("shop", { "istio.io/use-waypoint": "wp" }), namespace("other"));
   inputs.gateways.set(gateway("wp"));
@@ -194,6 +195,21 @@ test("what a waypoint rejects is said on the routes of that table, and goes when
   rejections.delete(`shop/wp|routes|${name}`);
   await settle();
   t.deepEqual(said(), fine);
+});
+
+test("what a waypoint rejects is said on the policies that it carries, and on no others", async (t) => {
+  const { kube, inputs, rejections } = await mesh(t);
+  const target = (name: string) => ({ targetRefs: [{ kind: "Service", name }], rules: [{}] });
+  inputs.services.set(service("api"));
+  kube.set(resources.authorizationPolicies, policy("p", target("web")));
+  kube.set(resources.authorizationPolicies, policy("q", target("api")));
+  const name = "service/shop/web.shop.svc.cluster.local";
+  rejections.set({ typeUrl: listenerTypeUrl, waypoint: "shop/wp", name, message: "no such field", proxies: 2 });
+  await settle();
+  const condition = (key: string) => kube.store(resources.authorizationPolicies).get(key)?.status?.conditions?.[0];
+  t.like(condition("shop/p"), { type: "WaypointAccepted", status: "False", reason: "Rejected" });
+  t.regex(condition("shop/p")?.message ?? "", /shop\/wp \(2 of its pods\).*no such field/);
+  t.like(condition("shop/q"), { status: "True", reason: "Accepted" });
 });
 
 test("a GRPCRoute is told in its own status", async (t) => {

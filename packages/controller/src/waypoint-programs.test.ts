@@ -1,7 +1,7 @@
 import type { HttpRouteObject, RouteParentReference } from "@fairway/kube";
 import type { ForwardAction, HttpRoute } from "@fairway/model";
 import test from "ava";
-import { gateway, grpcRoute, httpRoute, namespace, pod, policy, service, testInputs, testSettings } from "./fixtures.ts";
+import { gateway, grpcRoute, httpRoute, namespace, node, pod, policy, service, testInputs, testSettings } from "./fixtures.ts";
 import { deriveMesh, type Mesh } from "./mesh.ts";
 import { type WaypointResource, waypointResourceKey } from "./waypoint-resource.ts";
 
@@ -99,6 +99,43 @@ test("an endpoint is healthy or not, leaves when it terminates, and is plain TCP
   ]);
   inputs.pods.set(pod("web", { metadata: { deletionTimestamp: "2026-01-01T00:00:00Z" } }));
   t.deepEqual(endpoints(), [["b", "unhealthy", "none"]]);
+});
+
+test("endpoints near the waypoint come first where the service prefers near ones, and nowhere else", (t) => {
+  const { mesh: made, inputs } = mesh();
+  const place = (zone: string, region = "r") => ({ "topology.kubernetes.io/region": region, "topology.kubernetes.io/zone": zone });
+  inputs.nodes.set(node("n1", place("a")), node("n2", place("b")), node("n3", place("a", "far")));
+  const at = (name: string, nodeName: string, ip: string, labels: Record<string, string> = { app: "web" }) =>
+    pod(name, { metadata: { labels }, spec: { nodeName }, status: { podIP: ip, podIPs: [{ ip }] } });
+  inputs.pods.set(at("b", "n2", "10.0.0.2"), at("c", "n3", "10.0.0.3"), at("wp-1", "n2", "10.0.0.9", { "gateway.networking.k8s.io/gateway-name": "wp" }));
+  const priorities = () =>
+    resource(made, "endpoints", `inbound-vip|80|http|${hostname("web")}`)?.localities.map(({ locality, priority }) => [
+      locality.region,
+      locality.zone,
+      priority,
+    ]);
+  const alike = [
+    ["far", "a", 0],
+    ["r", "a", 0],
+    ["r", "b", 0],
+  ];
+  t.deepEqual(priorities(), alike);
+  inputs.services.set(service("web", { spec: { trafficDistribution: "PreferClose" } }));
+  t.deepEqual(priorities(), [
+    ["far", "a", 2],
+    ["r", "a", 1],
+    ["r", "b", 0],
+  ]);
+  inputs.pods.set(at("wp-2", "n1", "10.0.0.8", { "gateway.networking.k8s.io/gateway-name": "wp" }));
+  t.deepEqual(
+    priorities(),
+    [
+      ["far", "a", 1],
+      ["r", "a", 0],
+      ["r", "b", 0],
+    ],
+    "what is near to some of its pods only is not near",
+  );
 });
 
 test("a pod that changes touches the endpoints of its services only", (t) => {

@@ -17,12 +17,13 @@ import {
 } from "@fairway/kube";
 import { passthroughCluster, type RouteTable, type ServedPort, type ServedTarget, type Service, type Workload } from "@fairway/model";
 import { type BackendFacts, isCore, resolveBackend } from "./backends.ts";
-import { boundClusterName, clusterOf, endpointsOf, otherClusterName, servedProtocol } from "./clusters.ts";
-import { type DestinationRuleReading, settingsFor } from "./destination-rules.ts";
+import { boundClusterName, clusterOf, commonWhereabouts, endpointsOf, otherClusterName, servedProtocol, type Whereabouts } from "./clusters.ts";
+import { type ClusterSettings, type DestinationRuleReading, settingsFor } from "./destination-rules.ts";
 import type { Enforced, Enforcement } from "./enforcement.ts";
 import { readGrpcRoute } from "./grpc-routes.ts";
 import { readHttpRoute } from "./http-routes.ts";
 import type { Inputs } from "./inputs.ts";
+import { label } from "./labels.ts";
 import { type RouteReading, readSafely } from "./route-reading.ts";
 import { type BackendAnswer, directTable, type FindBackend, routeTable } from "./routes.ts";
 import type { MeshSettings } from "./settings.ts";
@@ -180,17 +181,28 @@ function bindRoutes(
 
 function clusterResources(
   demands: Collection<Demand>,
-  { inputs, settings, meshServices, workloads, destinationRules }: ProgramSources,
+  { inputs, settings, waypoints, meshServices, podWorkloads, workloads, destinationRules }: ProgramSources,
 ): readonly Derived<WaypointResource>[] {
   const workloadsByService = index(workloads, ({ services }) => services.keys());
   const rulesByHostname = index(destinationRules, ({ hostname }) => [hostname]);
+  const treatmentOf = (fetch: Fetch, { waypoint, known, port }: { waypoint: string; known: Service; port: number }): ClusterSettings => {
+    const namespaces = [...new Set([waypoint.split("/", 1)[0] ?? "", known.namespace, settings.rootNamespace])];
+    return settingsFor(fetch.lookup(rulesByHostname, known.hostname), { port, namespaces });
+  };
+  const podsByGateway = index(inputs.pods, ({ metadata: { namespace = "", labels = {} } }) => {
+    const gateway = labels[label.gatewayName];
+    return gateway === undefined ? [] : [`${namespace}/${gateway}`];
+  });
+  const whereabouts = derive(waypoints, (waypoint, fetch): Whereabouts | undefined => {
+    const pods = fetch.lookup(podsByGateway, waypointKey(waypoint));
+    return commonWhereabouts(pods.map(({ metadata }) => fetch.get(podWorkloads, `${metadata.namespace ?? ""}/${metadata.name}`)?.locality));
+  });
   const terminating = derive<Pod, true>(inputs.pods, ({ metadata }) => (metadata.deletionTimestamp === undefined ? undefined : true));
   const clusters = deriveMany<Demand, WaypointResource>(demands, ({ waypoint, name, service, port }, fetch) => {
     const known = fetch.get(meshServices, service);
     const declared = fetch.get(inputs.services, service)?.spec?.ports?.find((candidate) => candidate.port === port);
     if (known === undefined || declared === undefined) return [];
-    const namespaces = [...new Set([waypoint.split("/", 1)[0] ?? "", known.namespace, settings.rootNamespace])];
-    const treatment = settingsFor(fetch.lookup(rulesByHostname, known.hostname), { port, namespaces });
+    const treatment = treatmentOf(fetch, { waypoint, known, port });
     const resource: WaypointResource = { waypoint, kind: "cluster", value: clusterOf(name, known, declared, treatment) };
     return [[waypointResourceKey(resource), resource]];
   });
@@ -199,7 +211,10 @@ function clusterResources(
     if (known === undefined) return [];
     const members = fetch.lookup(workloadsByService, `${known.namespace}/${known.hostname}`);
     const left = ({ namespace, name: pod }: Workload): boolean => fetch.get(terminating, `${namespace}/${pod}`) === true;
-    const resource: WaypointResource = { waypoint, kind: "endpoints", value: endpointsOf(name, known, port, members, left) };
+    // As the reference has it: near ones are preferred where the service asks for it, or where far ones take over when near ones are ejected.
+    const prefersNear = known.loadBalancing.mode === "failover" || treatmentOf(fetch, { waypoint, known, port }).ejection !== undefined;
+    const near = prefersNear ? fetch.get(whereabouts, waypoint) : undefined;
+    const resource: WaypointResource = { waypoint, kind: "endpoints", value: endpointsOf(name, known, port, members, left, near) };
     return [[waypointResourceKey(resource), resource]];
   });
   return [clusters, endpoints];
