@@ -3,6 +3,7 @@ import test, { type ExecutionContext } from "ava";
 import { TestPeers } from "./test-peers.ts";
 import { startProgram } from "./test-program.ts";
 import { apiConfig, application, endpoint, eventually, loopbackAddresses, workload } from "./test-waypoint.ts";
+import { spawnThread } from "./traffic-thread.ts";
 
 const at = loopbackAddresses();
 
@@ -24,10 +25,9 @@ test.serial("ready means certificate, configuration and listener; then requests 
   const http = createServer((request, response) => response.end(`hello ${request.url}`));
   t.teardown(() => http.closeAllConnections());
   const app = await application(t, at(2), (socket) => void http.emit("connection", socket));
-  const program = await startProgram(t, { ip: at(1), mesh: { workloads: [workload("b", at(2))] } });
+  const program = await startProgram(t, { ip: at(1), mesh: { workloads: [workload("b", at(2))] }, spawn: spawnThread });
   const { ports } = program.config;
-  await eventually(t, () => program.lines.length >= 0);
-  for (let turn = 0; turn < 100; turn++) {
+  for (let turn = 0; turn < 500; turn++) {
     const { body } = await get(ports.readiness, "/healthz/ready").catch(() => ({ body: "" }));
     if (body.includes("configuration") && !body.includes("certificate")) break;
     await new Promise((resolve) => setTimeout(resolve, 10));

@@ -1,6 +1,6 @@
-/** The seam to the pool of connections to one endpoint: how the upstream half gets one that takes a request now. */
+/** The seam to the pool of connections to one endpoint: how the upstream half finds one that takes a request now. */
 import type { Duplex } from "node:stream";
-import type { ClientConnection, HttpLimits, HttpVersion } from "./http-connection.ts";
+import type { Answer, HttpLimits, HttpVersion, OutgoingRequest } from "./http-connection.ts";
 
 export interface EndpointConnectionsOptions {
   readonly version: HttpVersion;
@@ -10,8 +10,11 @@ export interface EndpointConnectionsOptions {
 }
 
 export interface EndpointConnections {
-  /** A connection that is the caller's until it called `send`, in the same turn. Throws what the dial threw, or the signal's reason. */
-  acquire(options: { signal: AbortSignal }): Promise<ClientConnection>;
+  /**
+   * Sends the request over a connection that takes it now, made when there is none; as `ClientConnection.send`, besides what the dial threw. The
+   * connection is chosen and used in one turn, so that no two requests take the same one. `onConnected`: it was found.
+   */
+  send(request: OutgoingRequest, options: { readonly signal: AbortSignal; readonly onConnected?: () => void }): Promise<Answer>;
   /** No new connections; those there are close after their last request. */
   drain(): void;
   destroy(reason: Error): void;

@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import type { Clock } from "@fairway/runtime";
 import type { EndpointConnections, EndpointConnectionsOptions, OpenConnections } from "./endpoint-connections.ts";
 import { waypointError } from "./failure.ts";
-import type { ClientConnection, ConnectHttp, HttpVersion } from "./http-connection.ts";
+import type { Answer, ClientConnection, ConnectHttp, HttpVersion, OutgoingRequest } from "./http-connection.ts";
 
 export interface EndpointPoolParts {
   readonly clock: Clock;
@@ -18,8 +18,6 @@ interface Kept {
   readonly connection: ClientConnection;
   /** Of the monotonic clock. */
   usedAt: number;
-  /** Handed out to callers that have not sent yet: until then the connection itself does not know of their requests. */
-  lent: number;
 }
 
 class EndpointPool implements EndpointConnections {
@@ -27,8 +25,10 @@ class EndpointPool implements EndpointConnections {
   readonly #options: EndpointConnectionsOptions;
   readonly #kept: Kept[] = [];
   /** HTTP/2: the connection being made, which all who wait will share. */
-  #opening: Promise<Kept> | undefined;
+  #opening: Promise<ClientConnection> | undefined;
   #sweep: Disposable | undefined;
+  /** Connections that take no request any more; one may say so before it is kept. */
+  readonly #spent = new WeakSet<ClientConnection>();
   readonly #gone = new AbortController();
 
   constructor(parts: EndpointPoolParts, options: EndpointConnectionsOptions) {
@@ -36,20 +36,15 @@ class EndpointPool implements EndpointConnections {
     this.#options = options;
   }
 
-  async acquire({ signal }: { signal: AbortSignal }): Promise<ClientConnection> {
+  async send(request: OutgoingRequest, { signal, onConnected }: { readonly signal: AbortSignal; readonly onConnected?: () => void }): Promise<Answer> {
     for (;;) {
-      const kept = this.#take();
-      if (kept !== undefined) return kept;
-      if (this.#options.version === "http1") {
-        const opened = await this.#open(signal);
-        opened.lent--;
-        return lend(opened);
-      }
-      this.#opening ??= this.#open(this.#gone.signal).finally(() => {
-        this.#opening = undefined;
-      });
-      // More may wait for it than it takes; the rest open another.
-      await unlessAborted(this.#opening, signal);
+      const connection = this.#take() ?? (await this.#opened(signal));
+      // Everything from here to the send is one turn: no other request can come between.
+      if (!connection.usable) continue;
+      onConnected?.();
+      const answered = connection.send(request, { signal });
+      this.#keep(connection);
+      return answered;
     }
   }
 
@@ -69,16 +64,25 @@ class EndpointPool implements EndpointConnections {
     let best: Kept | undefined;
     for (let at = this.#kept.length - 1; at >= 0; at--) {
       const kept = this.#kept[at];
-      if (kept?.connection.usable !== true || (kept.lent > 0 && this.#options.version === "http1")) continue;
-      if (best === undefined || load(kept) < load(best)) best = kept;
-      if (load(best) === 0) break;
+      if (kept?.connection.usable !== true) continue;
+      if (best === undefined || kept.connection.active < best.connection.active) best = kept;
+      if (best.connection.active === 0) break;
     }
     if (best === undefined) return undefined;
-    best.usedAt = this.#parts.clock.monotonic();
-    return lend(best);
+    return best.connection;
   }
 
-  async #open(signal: AbortSignal): Promise<Kept> {
+  /** HTTP/1: a connection of the caller's own, kept only when it is in use. HTTP/2: the one that is being made, for all who wait. */
+  #opened(signal: AbortSignal): Promise<ClientConnection> {
+    signal.throwIfAborted();
+    if (this.#options.version === "http1") return this.#open(signal);
+    this.#opening ??= this.#open(this.#gone.signal).finally(() => {
+      this.#opening = undefined;
+    });
+    return unlessAborted(this.#opening, signal);
+  }
+
+  async #open(signal: AbortSignal): Promise<ClientConnection> {
     const { version, limits, dial } = this.#options;
     const transport: Duplex = await dial(signal);
     const connection = this.#parts.connect[version](transport, { limits, onUnusable: () => this.#forget(connection) });
@@ -86,13 +90,18 @@ class EndpointPool implements EndpointConnections {
       connection.drain();
       throw this.#gone.signal.reason;
     }
-    const kept: Kept = { connection, usedAt: this.#parts.clock.monotonic(), lent: this.#options.version === "http1" ? 1 : 0 };
-    this.#kept.push(kept);
+    return connection;
+  }
+
+  #keep(connection: ClientConnection): void {
+    const known = this.#kept.find((kept) => kept.connection === connection);
+    if (known !== undefined) known.usedAt = this.#parts.clock.monotonic();
+    else if (!this.#spent.has(connection)) this.#kept.push({ connection, usedAt: this.#parts.clock.monotonic() });
     this.#sweepLater();
-    return kept;
   }
 
   #forget(connection: ClientConnection): void {
+    this.#spent.add(connection);
     const at = this.#kept.findIndex((kept) => kept.connection === connection);
     if (at >= 0) this.#kept.splice(at, 1);
     if (this.#kept.length === 0) this.#stopSweeping();
@@ -105,8 +114,8 @@ class EndpointPool implements EndpointConnections {
     this.#sweep ??= clock.schedule(idleTimeoutMs, () => {
       this.#sweep = undefined;
       const oldest = clock.monotonic() - idleTimeoutMs;
-      for (const { connection, usedAt, lent } of [...this.#kept]) {
-        if (connection.active > 0 || lent > 0 || usedAt > oldest) continue;
+      for (const { connection, usedAt } of [...this.#kept]) {
+        if (connection.active > 0 || usedAt > oldest) continue;
         this.#forget(connection);
         connection.drain();
       }
@@ -118,34 +127,6 @@ class EndpointPool implements EndpointConnections {
     this.#sweep?.[Symbol.dispose]();
     this.#sweep = undefined;
   }
-}
-
-function load({ connection, lent }: Kept): number {
-  return connection.active + lent;
-}
-
-/** Nobody else gets it before the caller sent: `acquire` answers in a later turn than it chose. */
-function lend(kept: Kept): ClientConnection {
-  const { connection } = kept;
-  kept.lent++;
-  let held = true;
-  return {
-    version: connection.version,
-    get usable() {
-      return connection.usable;
-    },
-    get active() {
-      return connection.active;
-    },
-    closed: connection.closed,
-    send: (request, options) => {
-      if (held) kept.lent--;
-      held = false;
-      return connection.send(request, options);
-    },
-    drain: () => connection.drain(),
-    destroy: (reason) => connection.destroy(reason),
-  };
 }
 
 function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

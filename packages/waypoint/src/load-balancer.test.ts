@@ -100,7 +100,7 @@ test("health and turns outlive a change of the list; who is not in it any more i
   if (bad === undefined) return t.fail();
   for (let failure = 0; failure < 2; failure++) made.observe(bad, { kind: "failure" }, 0);
   let drained = 0;
-  bad.pools.set("http1", { acquire: () => Promise.reject(new Error("no")), drain: () => void drained++, destroy: () => undefined });
+  bad.pools.set("http1", { send: () => Promise.reject(new Error("no")), drain: () => void drained++, destroy: () => undefined });
   made.update(cluster("api", { ejection }), endpoints([names(3)]));
   t.true([...made.hosts()].find(({ key }) => key === bad.key)?.health.isOut(1));
   t.is(drained, 0);

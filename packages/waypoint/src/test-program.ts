@@ -18,9 +18,10 @@ import { createLogger, LogFilter, systemClock, type Watch, Watched } from "@fair
 import { applyWaypointResources, emptyWaypointState, type MeshChange, type WaypointResources, type WaypointView } from "@fairway/xds";
 import type { ExecutionContext } from "ava";
 import { runWaypoint } from "./app.ts";
+import { createCodecs } from "./codecs.ts";
 import type { Config } from "./config.ts";
-import { testCodecs } from "./test-codecs.ts";
 import { testProxyConfig } from "./test-waypoint.ts";
+import type { SpawnThread } from "./traffic-thread.ts";
 import { runTrafficWorker } from "./traffic-worker.ts";
 
 /** A waypoint's control plane that says what a test tells it to. */
@@ -96,9 +97,9 @@ export interface TestProgram {
 
 export async function startProgram(
   t: ExecutionContext,
-  given: { ip: string; mesh: SnapshotChange; over?: Partial<Config>; ca?: (own: CaClient) => CaClient },
+  given: { ip: string; mesh: SnapshotChange; over?: Partial<Config>; ca?: (own: CaClient) => CaClient; spawn?: SpawnThread },
 ): Promise<TestProgram> {
-  const { ip, mesh, over = {}, ca = (own: CaClient) => own } = given;
+  const { ip, mesh, over = {}, ca = (own: CaClient) => own, spawn = spawnHere } = given;
   const authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
   const view = new MemoryView(mesh);
   const [admin, metrics, readiness] = await Promise.all([freePort(), freePort(), freePort()]);
@@ -132,11 +133,7 @@ export async function startProgram(
       clock: systemClock,
       openWaypoint: () => view,
       openCa: () => ca(localCaClient(authority)),
-      spawnThread: (settings) => {
-        const { port1, port2 } = new MessageChannel();
-        const worker = runTrafficWorker({ port: port2, settings, clock: systemClock, codecs: testCodecs });
-        return { port: port1, died: new Promise(() => undefined), end: async () => worker[Symbol.asyncDispose]() };
-      },
+      spawnThread: spawn,
     },
   });
   ended.catch(() => undefined);
@@ -147,6 +144,13 @@ export async function startProgram(
   t.teardown(() => stop().catch(() => undefined));
   return { view, authority, config, lines, stop, ended };
 }
+
+/** A thread that is none: the same code and messages, in this thread. */
+const spawnHere: SpawnThread = (settings) => {
+  const { port1, port2 } = new MessageChannel();
+  const worker = runTrafficWorker({ port: port2, settings, clock: systemClock, codecs: createCodecs(systemClock) });
+  return { port: port1, died: new Promise(() => undefined), end: async () => worker[Symbol.asyncDispose]() };
+};
 
 async function freePort(): Promise<number> {
   const server = createServer();

@@ -24,10 +24,10 @@ import { Authority, createMeshTls, localCaClient, SecretManager } from "@fairway
 import { createLogger, LogFilter, systemClock, Watched } from "@fairway/runtime";
 import type { MeshChange } from "@fairway/xds";
 import type { ExecutionContext } from "ava";
+import { createCodecs } from "./codecs.ts";
 import type { ProxyConfig } from "./config.ts";
 import { defaultHttpLimits } from "./http-connection.ts";
 import type { ProxyTelemetry } from "./telemetry.ts";
-import { testCodecs } from "./test-codecs.ts";
 import { TestPeers, tunnelPort, waypointIdentity } from "./test-peers.ts";
 import { WaypointProxy, type WaypointProxyParts } from "./waypoint-proxy.ts";
 
@@ -183,7 +183,7 @@ export class TestWaypoint extends TestPeers {
       },
       certificates: this.#own,
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: patienceMs }),
-      codecs: testCodecs,
+      codecs: createCodecs(systemClock),
       telemetry: silentTelemetry(),
       tracer: { start: () => undefined },
       tokens: { verify: async (_, head) => ({ claims: undefined, head }) },

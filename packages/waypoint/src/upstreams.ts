@@ -5,7 +5,7 @@
 import type { Duplex } from "node:stream";
 import { formatForwarded } from "@fairway/hbone";
 import { type Cluster, defaultConnectTimeoutMs, type Endpoint, passthroughCluster, type SocketAddress, unlimited, type WaypointConfig } from "@fairway/model";
-import { type Clock, errorCode } from "@fairway/runtime";
+import { type Clock, errorCode, MeshError } from "@fairway/runtime";
 import type { Body } from "./body.ts";
 import { ClusterState, type ClusterStateOptions, type Host } from "./cluster-state.ts";
 import { withDeadline } from "./deadline.ts";
@@ -13,7 +13,7 @@ import { dial } from "./dial.ts";
 import type { OpenConnections } from "./endpoint-connections.ts";
 import type { Downstream } from "./exchange.ts";
 import { waypointError } from "./failure.ts";
-import type { Answer, ClientConnection, HttpLimits, HttpVersion, OutgoingRequest } from "./http-connection.ts";
+import type { Answer, HttpLimits, HttpVersion, OutgoingRequest } from "./http-connection.ts";
 import type { Tunnels } from "./tunnels.ts";
 import { watchBody } from "./watched-body.ts";
 
@@ -64,26 +64,19 @@ export class Upstreams {
    */
   async send(wanted: UpstreamRequest): Promise<Answer> {
     const state = this.#stateFor(wanted);
-    const releaseRequest = state.breakers.take("requests");
-    let taken: { readonly host: Host; readonly connection: ClientConnection };
+    const release = state.breakers.take("requests");
     try {
-      taken = await this.#connected(state, wanted);
-    } catch (thrown) {
-      releaseRequest();
-      throw thrown;
-    }
-    const { host, connection } = taken;
-    host.active++;
-    const release = (): void => {
-      releaseRequest();
-      host.active--;
-    };
-    try {
-      const answer = await connection.send({ ...wanted.request, body: wanted.body }, { signal: wanted.signal });
-      return this.#following(state, host, answer, wanted.bodySignal, release);
+      for (let tries = 1; ; tries++) {
+        const host = this.#choose(state, wanted);
+        try {
+          return await this.#sendTo(state, host, wanted, release);
+        } catch (thrown) {
+          this.#observeFailure(state, host, thrown, wanted.signal);
+          if (!mayTryAnother(thrown, tries, wanted)) throw thrown;
+        }
+      }
     } catch (thrown) {
       release();
-      this.#observeFailure(state, host, thrown, wanted.signal);
       throw thrown;
     }
   }
@@ -99,7 +92,7 @@ export class Upstreams {
         return { transport, release: () => void host.active-- };
       } catch (thrown) {
         this.#observeFailure(state, host, thrown, wanted.signal);
-        if (!mayTryAnother(thrown, tries, wanted.signal)) throw thrown;
+        if (!mayTryAnother(thrown, tries, wanted)) throw thrown;
       }
     }
   }
@@ -155,19 +148,23 @@ export class Upstreams {
     return host;
   }
 
-  async #connected(state: ClusterState, wanted: UpstreamRequest): Promise<{ host: Host; connection: ClientConnection }> {
-    for (let tries = 1; ; tries++) {
-      const host = this.#choose(state, wanted);
-      const releasePending = state.breakers.take("pending");
-      try {
-        const connection = await this.#pool(state, host, versionFor(state.cluster, wanted)).acquire({ signal: wanted.signal });
-        return { host, connection };
-      } catch (thrown) {
-        this.#observeFailure(state, host, thrown, wanted.signal);
-        if (!mayTryAnother(thrown, tries, wanted.signal)) throw thrown;
-      } finally {
-        releasePending();
-      }
+  /** The request counts until the last byte of its answer; a connection is waited for among the pending ones. */
+  async #sendTo(state: ClusterState, host: Host, wanted: UpstreamRequest, release: () => void): Promise<Answer> {
+    const onConnected = state.breakers.take("pending");
+    host.active++;
+    try {
+      const pool = this.#pool(state, host, versionFor(state.cluster, wanted));
+      const answer = await pool.send({ ...wanted.request, body: wanted.body }, { signal: wanted.signal, onConnected });
+      const done = (): void => {
+        host.active--;
+        release();
+      };
+      return this.#following(state, host, answer, wanted.bodySignal, done);
+    } catch (thrown) {
+      host.active--;
+      throw thrown;
+    } finally {
+      onConnected();
     }
   }
 
@@ -235,8 +232,13 @@ function versionFor({ protocol }: Cluster, { version, request }: Pick<UpstreamRe
   return request.upgrade === undefined ? version : "http1";
 }
 
-function mayTryAnother(thrown: unknown, tries: number, signal: AbortSignal): boolean {
-  return tries < maxConnectAttempts && !signal.aborted && errorCode(thrown) === "WAYPOINT_UPSTREAM_CONNECT";
+/** Nothing of the request went out: the connection was not made, or it was gone before the first byte. */
+function mayTryAnother(thrown: unknown, tries: number, { signal, body }: { readonly signal: AbortSignal; readonly body?: Body }): boolean {
+  if (tries >= maxConnectAttempts || signal.aborted) return false;
+  if (errorCode(thrown) === "WAYPOINT_UPSTREAM_CONNECT") return true;
+  const isUnsent = errorCode(thrown) === "WAYPOINT_UPSTREAM_RESET" && thrown instanceof MeshError && thrown.details["sent"] === false;
+  // A body may have begun to flow; whoever keeps it can send it again.
+  return isUnsent && body?.length === 0;
 }
 
 /** The address that the client asked for, as a cluster of one. */

@@ -47,9 +47,8 @@ function chain(t: ExecutionContext, { limits: some = {}, onStream, onRequest }: 
     const gone = new AbortController();
     request.onDone = ({ error }) => error && gone.abort(error);
     try {
-      const connection = await pool.acquire({ signal: gone.signal });
       const { head, body, upgrade } = request;
-      request.respond(await connection.send({ head, body, upgrade, onInform: (status, headers) => request.inform(status, headers) }, { signal: gone.signal }));
+      request.respond(await pool.send({ head, body, upgrade, onInform: (status, headers) => request.inform(status, headers) }, { signal: gone.signal }));
     } catch (thrown) {
       failures.push(thrown);
       request.respond({ status: 503, headers: new HeaderFields(), body: textBody("failed") });
