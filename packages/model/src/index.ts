@@ -79,7 +79,7 @@ export { resolveInbound } from "./resolve-inbound.ts";
 export { kubernetesSearchDomains, type NameAnswer, type NameContext, type NameQuestion, resolveName } from "./resolve-name.ts";
 export { resolveOutbound } from "./resolve-outbound.ts";
 export type { LoadBalancing, LocalityScope, Service, WeightedWaypoint } from "./service.ts";
-export type { Party, Snapshot, SnapshotChange } from "./snapshot.ts";
+export type { NamedServices, Party, Snapshot, SnapshotChange } from "./snapshot.ts";
 export { applyChange, emptySnapshot } from "./store.ts";
 export type { Pattern, TextMatch } from "./text-match.ts";
 export {

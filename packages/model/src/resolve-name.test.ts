@@ -158,6 +158,12 @@ test("a workload with a hostname and addresses answers in its namespace, one wit
   t.deepEqual(ask(contextOf({ workloads: [machine] }, { clientNamespace: "money" }), "vm.example.com"), { kind: "foreign" });
 });
 
+test("a workload with the very name comes before a wildcard over it", (t) => {
+  const wide = aService("wide", { namespace: "shop", hostname: "*.example.com", ip: ["240.0.0.1"] });
+  const machine = aWorkload("vm", { namespace: "shop", ips: ["10.5.0.1"], hostname: "vm.example.com" });
+  is(t, ask(contextOf({ services: [wide], workloads: [machine] }), "vm.example.com"), ["10.5.0.1"]);
+});
+
 test("a name of a pod under its service is foreign", (t) => {
   t.deepEqual(ask(contextOf({ services: [api] }), "web-0.api.shop.svc.cluster.local"), { kind: "foreign" });
 });

@@ -40,13 +40,15 @@ export function resolveName({ name, family }: NameQuestion, context: NameContext
   // The root is nobody's service, and would make half a name of every pattern.
   if (name === "") return { kind: "foreign" };
   for (const alias of aliases(name, context)) {
-    for (const hostname of withWildcards(alias.name)) {
-      const addresses = addressesAt(hostname, family, context);
+    for (const { hostname, services } of context.snapshot.servicesNamed(alias.name)) {
+      const isWildcard = hostname !== alias.name;
+      const service = chosen(services, context);
+      const addresses =
+        service !== undefined ? serviceAddresses(service, family, context) : isWildcard ? undefined : workloadAddresses(hostname, family, context);
       if (addresses === undefined) continue;
       if (addresses.length === 0) return { kind: "no-data" };
       // A wildcard's records stand under the name that was asked for: the pattern itself is no name to be led to.
-      const wildcard = hostname !== alias.name;
-      return { kind: "addresses", addresses, canonicalName: wildcard ? undefined : alias.stripped };
+      return { kind: "addresses", addresses, canonicalName: isWildcard ? undefined : alias.stripped };
     }
   }
   return { kind: "foreign" };
@@ -59,19 +61,24 @@ interface Alias {
 }
 
 /** The name itself and what it may stand for, then the same for each search domain that may have been appended; the first of equal ones counts. */
-function aliases(name: string, context: NameContext): Iterable<Alias> {
-  const found = new Map<string, Alias>();
-  const add = (base: string, stripped: string | undefined): void => {
-    for (const candidate of [base, ...kubernetesNames(base, context)]) if (!found.has(candidate)) found.set(candidate, { name: candidate, stripped });
-  };
-  add(name, undefined);
-  for (const domain of context.searchDomains) {
-    if (name.length > domain.length + 1 && name.endsWith(`.${domain}`)) {
-      const stripped = name.slice(0, -domain.length - 1);
-      add(stripped, stripped);
+function* aliases(name: string, context: NameContext): Iterable<Alias> {
+  const seen = new Set<string>();
+  for (const { base, stripped } of bases(name, context)) {
+    for (const candidate of [base, ...kubernetesNames(base, context)]) {
+      if (seen.has(candidate)) continue;
+      seen.add(candidate);
+      yield { name: candidate, stripped };
     }
   }
-  return found.values();
+}
+
+function* bases(name: string, { searchDomains }: NameContext): Iterable<{ readonly base: string; readonly stripped: string | undefined }> {
+  yield { base: name, stripped: undefined };
+  for (const domain of searchDomains) {
+    if (name.length <= domain.length + 1 || !name.endsWith(`.${domain}`)) continue;
+    const stripped = name.slice(0, -domain.length - 1);
+    yield { base: stripped, stripped };
+  }
 }
 
 /** What a short name means in Kubernetes, by its number of labels. */
@@ -93,22 +100,9 @@ function kubernetesNames(name: string, { clientNamespace, clusterDomain }: NameC
   }
 }
 
-/** `a.b.c`, `*.b.c`, `*.c`: a lone last label is not widened further. */
-function* withWildcards(name: string): Iterable<string> {
-  yield name;
-  for (let dot = name.indexOf("."); dot >= 0; dot = name.indexOf(".", dot + 1)) {
-    const pattern = `*${name.slice(dot)}`;
-    if (pattern !== name) yield pattern;
-  }
-}
-
-/** Addresses of the family under a hostname; undefined when it is nobody's. */
-function addressesAt(hostname: string, family: IpFamily, context: NameContext): readonly IpAddress[] | undefined {
-  const { snapshot, clientNamespace, network } = context;
-  const service = chosen(snapshot.servicesWithHostname(hostname), context);
-  if (service !== undefined) return serviceAddresses(service, family, context);
+/** Addresses of a workload with this hostname; undefined when there is none. One that has only a name is for a resolver to find. */
+function workloadAddresses(hostname: string, family: IpFamily, { snapshot, clientNamespace, network }: NameContext): readonly IpAddress[] | undefined {
   const workload = snapshot.workloadByHostname(clientNamespace, hostname);
-  // A workload that has only a name is for the resolver to find.
   if (workload === undefined || workload.addresses.length === 0 || workload.network !== network) return undefined;
   return workload.addresses.filter((ip) => ipFamily(ip) === family);
 }

@@ -3,6 +3,7 @@ import { type Cidr, type IpAddress, ipFamily, ipFromBytes, ipToBytes, type Netwo
 import { GroupBatch, GroupIndex } from "./group-index.ts";
 import { hashText, type Keyed, PersistentMap } from "./persistent-map.ts";
 import type { Service } from "./service.ts";
+import type { NamedServices } from "./snapshot.ts";
 import { type ServiceKey, serviceKey } from "./workload.ts";
 
 interface Indices {
@@ -13,6 +14,8 @@ interface Indices {
   readonly byRange: GroupIndex<ServiceKey, Service>;
   /** How many services use each prefix length, by network and family; a lookup tries only lengths in use. */
   readonly lengths: ReadonlyMap<string, ReadonlyMap<number, number>>;
+  /** How many services have a wildcard of so many labels as their hostname. */
+  readonly wildcardLabels: ReadonlyMap<number, number>;
 }
 
 const keyOf = ({ namespace, hostname }: Service): ServiceKey => serviceKey(namespace, hostname);
@@ -31,6 +34,7 @@ export class ServiceIndex {
     byVip: GroupIndex.empty(byServiceKey),
     byRange: GroupIndex.empty(byServiceKey),
     lengths: new Map(),
+    wildcardLabels: new Map(),
   });
 
   get(key: ServiceKey): Service | undefined {
@@ -45,8 +49,17 @@ export class ServiceIndex {
     return preferred(this.#indices.byHostname.members(hostname), clientNamespace);
   }
 
-  allWithHostname(hostname: string): Iterable<Service> {
-    return this.#indices.byHostname.members(hostname);
+  /** By hostname, then by the wildcards over it. Costs a lookup for each number of labels that wildcards have, however long the name is. */
+  *named(hostname: string): Iterable<NamedServices> {
+    const { byHostname, wildcardLabels } = this.#indices;
+    yield { hostname, services: byHostname.members(hostname) };
+    if (wildcardLabels.size === 0) return;
+    let labels = hostname.split(".").length;
+    for (let dot = hostname.indexOf("."); dot >= 0; dot = hostname.indexOf(".", dot + 1)) {
+      const wildcard = wildcardLabels.has(labels) ? `*${hostname.slice(dot)}` : hostname;
+      if (wildcard !== hostname) yield { hostname: wildcard, services: byHostname.members(wildcard) };
+      labels -= 1;
+    }
   }
 
   /** Exact addresses first; a range is asked only when no exact one is visible (ztunnel contract 5.4). */
@@ -56,7 +69,7 @@ export class ServiceIndex {
 
   apply(removed: readonly ServiceKey[], upserted: readonly Service[]): ServiceIndex {
     if (removed.length === 0 && upserted.length === 0) return this;
-    const batch: Batch = { byHostname: new GroupBatch(), byVip: new GroupBatch(), byRange: new GroupBatch(), ranges: [] };
+    const batch: Batch = { byHostname: new GroupBatch(), byVip: new GroupBatch(), byRange: new GroupBatch(), ranges: [], wildcards: [] };
     const byKey = this.#indices.byKey.edit((editor) => {
       const replace = (key: ServiceKey, next: Service | undefined) => {
         const last = editor.get(key);
@@ -76,6 +89,7 @@ export class ServiceIndex {
       byVip: this.#indices.byVip.apply(batch.byVip),
       byRange: this.#indices.byRange.apply(batch.byRange),
       lengths: countLengths(this.#indices.lengths, batch.ranges),
+      wildcardLabels: countLabels(this.#indices.wildcardLabels, batch.wildcards),
     });
   }
 
@@ -99,14 +113,17 @@ interface Batch {
   readonly byVip: GroupBatch<ServiceKey, Service>;
   readonly byRange: GroupBatch<ServiceKey, Service>;
   readonly ranges: { readonly key: string; readonly length: number; readonly count: 1 | -1 }[];
+  readonly wildcards: { readonly labels: number; readonly count: 1 | -1 }[];
 }
 
 function put(batch: Batch, key: ServiceKey, service: Service, value: Service | undefined): void {
+  const count = value === undefined ? -1 : 1;
   batch.byHostname.set(service.hostname, key, value);
+  if (service.hostname.startsWith("*.")) batch.wildcards.push({ labels: service.hostname.split(".").length, count });
   for (const vip of service.vips) batch.byVip.set(vipKey(vip), key, value);
   for (const { network, range } of service.cidrVips) {
     batch.byRange.set(rangeKey(network, range), key, value);
-    batch.ranges.push({ key: lengthsKey(network, range.ip), length: range.length, count: value === undefined ? -1 : 1 });
+    batch.ranges.push({ key: lengthsKey(network, range.ip), length: range.length, count });
   }
 }
 
@@ -121,6 +138,17 @@ function countLengths(lengths: Indices["lengths"], ranges: Batch["ranges"]): Ind
     else counts.delete(length);
     if (counts.size > 0) next.set(key, counts);
     else next.delete(key);
+  }
+  return next;
+}
+
+function countLabels(labels: Indices["wildcardLabels"], wildcards: Batch["wildcards"]): Indices["wildcardLabels"] {
+  if (wildcards.length === 0) return labels;
+  const next = new Map(labels);
+  for (const { labels: number, count } of wildcards) {
+    const users = (next.get(number) ?? 0) + count;
+    if (users > 0) next.set(number, users);
+    else next.delete(number);
   }
   return next;
 }

@@ -17,8 +17,8 @@ export interface Snapshot {
   /** By virtual address, visible to `clientNamespace`, precedence of ztunnel contract 5.4 (exact, then CIDR). */
   serviceByAddress(network: NetworkId, ip: IpAddress, clientNamespace: string): Service | undefined;
   serviceByHostname(hostname: string, clientNamespace: string): Service | undefined;
-  /** Every service with this hostname, of any namespace and visibility; a wildcard is a hostname like any other. */
-  servicesWithHostname(hostname: string): Iterable<Service>;
+  /** Services of any namespace and visibility: those with this hostname, then those with each wildcard over it, the most specific one first. */
+  servicesNamed(hostname: string): Iterable<NamedServices>;
   workloadByHostname(namespace: string, hostname: string): Workload | undefined;
   /** The local pod as the node agent describes it, among workloads of `node` (all nodes when undefined). */
   workloadByName(pod: { namespace: string; name: string; serviceAccount: string }, node: string | undefined): Workload | undefined;
@@ -28,6 +28,12 @@ export interface Snapshot {
   endpoints(key: ServiceKey): Iterable<Workload>;
   /** Policies that apply to a workload: global, its namespace's, and those it names. `missing` are named but not known (they deny). */
   policiesFor(workload: Pick<Workload, "namespace" | "authorizationPolicies">): { policies: readonly AuthorizationPolicy[]; missing: readonly PolicyKey[] };
+}
+
+/** Services under one hostname; it may be a wildcard (`*.example.com`). */
+export interface NamedServices {
+  readonly hostname: string;
+  readonly services: Iterable<Service>;
 }
 
 /** One batch of changes, applied as a whole. Removals are applied before upserts. */

@@ -147,6 +147,34 @@ test("ranges are matched longest first, an exact address before any, and the cli
   t.is(at("10.9.0.1", "x", applyChange(snapshot, { removedServices: [keyOfService(narrow)] })), "wide");
 });
 
+test("services are found by name, then by the wildcards over it that there are, the most specific one first", (t) => {
+  const named = (hostname: string): Service => aService(hostname, { hostname });
+  const hostnames = ["a.b.example.com", "*.b.example.com", "*.example.com", "*.com", "*"];
+  const all = aMesh({ services: [...hostnames.map(named), aService("other", { namespace: "other", hostname: "*.example.com" })] });
+  const found = (snapshot: Snapshot, name: string): readonly [string, number][] =>
+    [...snapshot.servicesNamed(name)].map(({ hostname, services }) => [hostname, [...services].length]);
+  t.deepEqual(found(all, "a.b.example.com"), [
+    ["a.b.example.com", 1],
+    ["*.b.example.com", 1],
+    ["*.example.com", 2],
+    ["*.com", 1],
+  ]);
+  t.deepEqual(found(all, "*.example.com"), [
+    ["*.example.com", 2],
+    ["*.com", 1],
+  ]);
+  const fewer = applyChange(all, { removedServices: ["*.com", "*.example.com"].map((hostname) => serviceKey("default", hostname)) });
+  t.deepEqual(found(fewer, "x.example.com"), [
+    ["x.example.com", 0],
+    ["*.example.com", 1],
+  ]);
+  const none = applyChange(fewer, {
+    services: [aService("other", { namespace: "other", hostname: "elsewhere" })],
+    removedServices: [serviceKey("other", "*.example.com")],
+  });
+  t.deepEqual(found(none, "x.example.com"), [["x.example.com", 0]]);
+});
+
 test("policies are found for the mesh, for a namespace, and by name; those named but not known are reported", (t) => {
   const global = aPolicy("global", {}, { namespace: "istio-system", scope: "global" });
   const own = aPolicy("own");

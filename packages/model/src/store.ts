@@ -4,7 +4,7 @@ import type { AuthorizationPolicy } from "./policy.ts";
 import { type ApplicablePolicies, PolicyIndex, type PolicySubject } from "./policy-index.ts";
 import type { Service } from "./service.ts";
 import { ServiceIndex } from "./service-index.ts";
-import type { Snapshot, SnapshotChange } from "./snapshot.ts";
+import type { NamedServices, Snapshot, SnapshotChange } from "./snapshot.ts";
 import type { PolicyKey, ServiceKey, Workload, WorkloadUid } from "./workload.ts";
 import { WorkloadIndex } from "./workload-index.ts";
 
@@ -55,8 +55,8 @@ class MeshSnapshot implements Snapshot {
     return this.#services.withHostname(hostname, clientNamespace);
   }
 
-  servicesWithHostname(hostname: string): Iterable<Service> {
-    return this.#services.allWithHostname(hostname);
+  servicesNamed(hostname: string): Iterable<NamedServices> {
+    return this.#services.named(hostname);
   }
 
   workloadByHostname(namespace: string, hostname: string): Workload | undefined {

@@ -76,7 +76,7 @@ function recording(snapshot: Snapshot, { looked, pods, clusterId }: Looked): Sna
       return snapshot.serviceByHostname(hostname, clientNamespace);
     },
     // The DNS proxy alone searches without a namespace, and excludes discovery on demand (ztunnel contract 2.2).
-    servicesWithHostname: (hostname) => snapshot.servicesWithHostname(hostname),
+    servicesNamed: (hostname) => snapshot.servicesNamed(hostname),
     workloadByHostname(namespace, hostname) {
       key(serviceKey(namespace, hostname));
       return snapshot.workloadByHostname(namespace, hostname);

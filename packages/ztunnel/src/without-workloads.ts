@@ -14,7 +14,7 @@ export function withoutWorkloads(snapshot: Snapshot, excluded: ReadonlySet<Workl
     workloadByAddress: (network, ip) => snapshot.workloadByAddress(network, ip),
     serviceByAddress: (network, ip, clientNamespace) => snapshot.serviceByAddress(network, ip, clientNamespace),
     serviceByHostname: (hostname, clientNamespace) => snapshot.serviceByHostname(hostname, clientNamespace),
-    servicesWithHostname: (hostname) => snapshot.servicesWithHostname(hostname),
+    servicesNamed: (hostname) => snapshot.servicesNamed(hostname),
     workloadByHostname: (namespace, hostname) => snapshot.workloadByHostname(namespace, hostname),
     workloadByName: (pod, node) => snapshot.workloadByName(pod, node),
     workloadsOnNode: (node) => snapshot.workloadsOnNode(node),

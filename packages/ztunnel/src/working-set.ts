@@ -261,7 +261,7 @@ export class WorkingSet implements MeshView {
       policiesFor: ({ namespace, authorizationPolicies }) => lookup({ kind: "policies-for", subject: { namespace, authorizationPolicies } }).applicable,
       workloads: elsewhere,
       services: elsewhere,
-      servicesWithHostname: elsewhere,
+      servicesNamed: elsewhere,
       policies: elsewhere,
       workloadsOnNode: elsewhere,
     };
