@@ -13,7 +13,7 @@ export function compilePattern(source: string): Pattern {
   return {
     source,
     matches: (text) => compiled.matches(text),
-    replaceAll: (text, substitution) => compiled.matcher(text).replaceAll(toRe2jsReplacement(substitution)),
+    replaceAll: (text, substitution) => replaceAll(compiled, text, substitution),
   };
 }
 
@@ -41,10 +41,17 @@ function compile(source: string): RE2JS {
   }
 }
 
-/** Envoy's `\1` and `\\` in the notation of the library, where `$` is special. */
-function toRe2jsReplacement(substitution: string): string {
-  return substitution.replace(/\$|\\(\d)|\\\\/g, (found, group: string | undefined) => {
-    if (found === "$") return "\\$";
-    return group === undefined ? "\\\\" : `$${group}`;
-  });
+/** Envoy's notation: `\1` is a group, empty when there is none, `\\` a backslash, and all else stands for itself. */
+function replaceAll(compiled: RE2JS, text: string, substitution: string): string {
+  const matcher = compiled.matcher(text);
+  const groups = compiled.groupCount();
+  let replaced = "";
+  let end = 0;
+  while (matcher.find()) {
+    const group = (digit: string): string => (Number(digit) > groups ? "" : (matcher.group(Number(digit)) ?? ""));
+    const replacement = substitution.replace(/\\(?:(\d)|\\)/g, (_found, digit: string | undefined) => (digit === undefined ? "\\" : group(digit)));
+    replaced += text.slice(end, matcher.start()) + replacement;
+    end = matcher.end();
+  }
+  return replaced + text.slice(end);
 }
