@@ -5,7 +5,7 @@ import { inNamespace } from "./namespace.ts";
 import { descriptorOf } from "./node-handle.ts";
 import { listen, listenOptions, podNetworkCompliance, text } from "./pod-network.compliance.ts";
 import { linuxPodNetwork } from "./pod-network-linux.ts";
-import { getMark } from "./socket-options.ts";
+import { getMark, getUserTimeout } from "./socket-options.ts";
 import { joined, skipped, testNamespace } from "./test-namespaces.ts";
 
 const signal = new AbortController().signal;
@@ -35,8 +35,10 @@ test.serial("sockets carry the mark they were asked for, accepted ones included"
     mark: 0x111,
     timeoutMs: 5_000,
     signal,
-    keepalive: { timeMs: 180_000, intervalMs: 180_000, retries: 9 },
+    keepalive: { timeMs: 180_000, intervalMs: 180_000, retries: 9, userTimeoutMs: 1_800_000 },
   });
+  t.is(getUserTimeout(descriptorOf(socket) ?? -1), 1_800_000);
+  t.is(getUserTimeout(descriptorOf(await accepted) ?? -1), 0);
   t.is(getMark(descriptorOf(socket) ?? -1), 0x111);
   t.is(getMark(descriptorOf(await accepted) ?? -1), 1337);
   socket.destroy();

@@ -83,6 +83,12 @@ export function setKeepalive(fd: number, { timeMs, intervalMs, retries, userTime
   if (userTimeoutMs !== undefined) setOption(fd, SOL_TCP, TCP_USER_TIMEOUT, userTimeoutMs);
 }
 
+export function getUserTimeout(fd: number): number {
+  const bytes = Buffer.alloc(4);
+  getOption(fd, SOL_TCP, TCP_USER_TIMEOUT, bytes);
+  return bytes.readUInt32LE();
+}
+
 /** Fills `into` with the sockaddr that conntrack remembers; the socket of an IPv4 client answers at the IPv4 level, whatever its family. */
 export function readOriginalDestination(fd: number, clientIp: string | undefined, into: Buffer): void {
   const mapped = clientIp?.toLowerCase().startsWith("::ffff:") === true;

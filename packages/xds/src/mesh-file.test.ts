@@ -94,6 +94,25 @@ test("a static view is synced from the start and finds its pod", async (t) => {
   await view[Symbol.asyncDispose]();
 });
 
+test("a service may name its endpoints itself; what a workload says of its ports goes before it", (t) => {
+  const { workloads = [] } = parseMesh(`
+workloads:
+  - {uid: u1, namespace: default, workloadIps: [10.0.0.1], services: {}}
+  - {uid: u2, namespace: default, workloadIps: [10.0.0.2], services: {default/web.example: {80: 9090}}}
+services:
+  - name: web
+    namespace: default
+    hostname: web.example
+    vips: []
+    ports: {80: 8080}
+    endpoints: {u1: {workloadUid: u1, port: {80: 8081}, status: Healthy}, u2: {workloadUid: u2}, gone: {workloadUid: u3}}
+`);
+  t.deepEqual(
+    workloads.map(({ services }) => [...services].map(([key, ports]) => [key, ports[0]?.targetPort])),
+    [[["default/web.example", 8081]], [["default/web.example", 9090]]],
+  );
+});
+
 test("an empty text is an empty mesh", (t) => {
   t.deepEqual(parseMesh(""), { workloads: [], services: [], policies: [] });
 });

@@ -14,6 +14,7 @@ import {
   type ServiceKey,
   type SnapshotChange,
   type StringMatch,
+  serviceKey,
   tryParseIp,
   type Workload,
   type WorkloadUid,
@@ -38,7 +39,12 @@ export function parseMesh(text: string, origin = "the local mesh"): SnapshotChan
   }
   try {
     const { workloads, services, policies } = result.data;
-    return { workloads: (workloads ?? []).map(toWorkload), services: (services ?? []).map(toService), policies: (policies ?? []).map(toPolicy) };
+    const members = endpointsOf(services ?? []);
+    return {
+      workloads: (workloads ?? []).map((file) => withServices(toWorkload(file), members)),
+      services: (services ?? []).map(toService),
+      policies: (policies ?? []).map(toPolicy),
+    };
   } catch (cause) {
     throw fail(messageOf(cause), cause);
   }
@@ -91,8 +97,10 @@ const serviceSchema = z.strictObject({
   vips: z.array(z.string()),
   ports,
   cidrVips: z.array(z.strictObject({ network: z.string().default(""), cidr: z.string() })).default([]),
-  /** Filled by the reference from the workloads; read and left aside here for the same reason. */
-  endpoints: z.unknown().optional(),
+  /** By uid; another way to say what the workloads' own `services` say, which go before it. */
+  endpoints: z
+    .record(z.string(), z.strictObject({ workloadUid: z.string(), port: ports.default({}), status: z.enum(["Healthy", "Unhealthy"]).optional() }))
+    .nullish(),
   subjectAltNames: z.array(z.string()).default([]),
   waypoint: gateway.nullish(),
   weightedWaypoints: z.array(z.strictObject({ destination: gateway, weight: z.number().int().min(0) })).default([]),
@@ -189,6 +197,23 @@ function toWorkload(file: FileWorkload): Workload {
     authorizationPolicies: file.authorizationPolicies.map((key) => key as PolicyKey),
     capacity: file.capacity,
   };
+}
+
+/** The services that name a workload as their endpoint, by the workload's uid. */
+function endpointsOf(services: readonly FileService[]): ReadonlyMap<string, ReadonlyMap<ServiceKey, readonly PortMapping[]>> {
+  const members = new Map<string, Map<ServiceKey, readonly PortMapping[]>>();
+  for (const { namespace, hostname, endpoints } of services) {
+    for (const { workloadUid, port: mapped } of Object.values(endpoints ?? {})) {
+      const of = members.get(workloadUid) ?? new Map<ServiceKey, readonly PortMapping[]>();
+      members.set(workloadUid, of.set(serviceKey(namespace, hostname), toPorts(mapped)));
+    }
+  }
+  return members;
+}
+
+function withServices(workload: Workload, members: ReturnType<typeof endpointsOf>): Workload {
+  const more = members.get(workload.uid);
+  return more === undefined ? workload : { ...workload, services: new Map([...more, ...workload.services]) };
 }
 
 function toService(file: FileService): Service {

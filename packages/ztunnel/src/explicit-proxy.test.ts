@@ -1,4 +1,5 @@
 /** Applications that choose the mesh by address, through running pods. */
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { parseIp } from "@fairway/model";
@@ -216,6 +217,36 @@ test.serial("a client that sends byte by byte is served, one that leaves or rese
   await eventually(t, () => a.size === 0);
 });
 
+/** A small generator of its own, so that a failure can be told by its seed. */
+function random(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state % below;
+  };
+}
+
+for (const kind of ["socks5", "http-connect"] as const) {
+  test.serial(`whatever bytes come, ${kind} answers or hangs up, and nothing is left`, async (t) => {
+    const { a, socks, http } = await start(t);
+    const valid = kind === "socks5" ? Buffer.concat([greeting, byName("web", 80)]) : Buffer.from("CONNECT web:80 HTTP/1.1\r\na: b\r\n\r\n");
+    for (let seed = 0; seed < 120; seed++) {
+      const below = random(seed);
+      const bytes = Buffer.from(valid);
+      for (let flips = below(4); flips >= 0; flips--) bytes[below(bytes.length)] = below(256);
+      const socket = await (kind === "socks5" ? socks() : http());
+      const closed = untilClosed(socket);
+      const cut = below(bytes.length + 1);
+      socket.write(bytes.subarray(0, cut));
+      await new Promise((resolve) => setImmediate(resolve));
+      if (below(4) === 0) socket.resetAndDestroy();
+      else socket.end(bytes.subarray(cut));
+      await closed;
+    }
+    await eventually(t, () => a.size === 0);
+  });
+}
+
 test.serial("clients that only hold their place are bounded", async (t) => {
   const { mesh } = await start(t);
   const a = await mesh.pod("a", at(5), undefined, ["socks5"], { askingHost: at(5), ports, maxPendingConnections: 2 });
@@ -233,3 +264,28 @@ test.serial("clients that only hold their place are bounded", async (t) => {
   t.is(error.code, "ECONNRESET");
   t.regex(await mesh.registry.metrics(), /fairway_ztunnel_overload_total\{bound="pending-explicit"\} 1\n/);
 });
+
+for (const [what, options] of [
+  ["SOCKS5 with a name", (kind: string) => ["--socks5-hostname", kind]],
+  ["HTTP CONNECT", (kind: string) => ["--proxytunnel", "--proxy", `http://${kind}`]],
+] as const) {
+  test.serial(`curl speaks ${what} to it`, async (t) => {
+    const page = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello";
+    const { a } = await start(t, { serve: (socket) => socket.once("data", () => socket.end(page)) });
+    const port = a.port(what === "HTTP CONNECT" ? "http-connect" : "socks5") ?? 0;
+    const args = ["--silent", "--show-error", "--noproxy", "", ...options(`${at(1)}:${port}`), "http://web.default.svc.cluster.local/"];
+    const curl = spawn("curl", args, { stdio: ["ignore", "pipe", "inherit"], env: { PATH: process.env["PATH"] ?? "" } });
+    const missing = await Promise.race([once(curl, "error").then(() => true), once(curl, "spawn").then(() => false)]);
+    if (missing) {
+      t.log(`SKIPPED (needs curl): ${t.title}`);
+      t.pass();
+      return;
+    }
+    let read = "";
+    curl.stdout.on("data", (chunk) => {
+      read += String(chunk);
+    });
+    const [code] = await once(curl, "close");
+    t.deepEqual([code, read], [0, "hello"]);
+  });
+}
