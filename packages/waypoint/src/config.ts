@@ -59,6 +59,8 @@ export interface ProxyConfig {
   readonly maxStreamsPerTunnel: number;
   readonly replayBytes: number;
   readonly tcpIdleMs: number;
+  /** How long a client of HTTP/1 that sent its FIN is still answered: it may be gone, which only a write would show. */
+  readonly halfClosedMs: number;
   readonly maxPendingHandshakes: number;
   readonly maxTunnels: number;
   readonly engine: EngineName;

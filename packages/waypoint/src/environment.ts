@@ -29,6 +29,7 @@ const defaultWorkers = 2;
 const mostWorkers = 64;
 const defaultMaxPendingHandshakes = 1_024;
 const defaultMaxTunnels = 10_000;
+const defaultHalfClosedMs = 60_000;
 
 const text = z.string().optional();
 const flag = booleanVariable.optional();
@@ -89,6 +90,7 @@ const schema = z.object({
   HTTP_IDLE_TIMEOUT: duration,
   HTTP_HEADERS_TIMEOUT: duration,
   TCP_IDLE_TIMEOUT: duration,
+  HALF_CLOSED_TIMEOUT: duration,
   WAYPOINT_WORKER_THREADS: wholeNumber(1, mostWorkers),
   OTEL_EXPORTER_OTLP_ENDPOINT: text,
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: text,
@@ -131,6 +133,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       maxStreamsPerTunnel: env.POOL_MAX_STREAMS_PER_CONNECTION ?? 100,
       replayBytes: env.REQUEST_REPLAY_BYTES ?? defaultReplayBytes,
       tcpIdleMs: env.TCP_IDLE_TIMEOUT ?? hourMs,
+      halfClosedMs: env.HALF_CLOSED_TIMEOUT ?? defaultHalfClosedMs,
       maxPendingHandshakes: defaultMaxPendingHandshakes,
       maxTunnels: defaultMaxTunnels,
       engine: env.HBONE_ENGINE,

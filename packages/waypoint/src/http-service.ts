@@ -2,6 +2,7 @@
 import type { Duplex } from "node:stream";
 import { type Clock, type Logger, messageOf } from "@fairway/runtime";
 import type { Downstream, Stage } from "./exchange.ts";
+import { waypointError } from "./failure.ts";
 import type { HttpLimits, HttpVersion, IncomingRequest, ServeHttp, ServerConnection } from "./http-connection.ts";
 import { RequestExchange } from "./request-exchange.ts";
 import { rescued } from "./rescue.ts";
@@ -10,6 +11,7 @@ import { runStages } from "./stages.ts";
 export interface HttpServiceParts {
   readonly serve: Readonly<Record<HttpVersion, ServeHttp>>;
   readonly limits: HttpLimits;
+  readonly halfClosedMs: number;
   readonly stages: readonly Stage[];
   readonly clock: Clock;
   readonly log: Logger;
@@ -42,8 +44,27 @@ export class HttpService {
     });
     this.#connections.add(connection);
     if (this.#draining) connection.drain();
+    using _halfClosed = version === "http1" ? this.#whileHalfClosed(transport, connection) : undefined;
     await connection.closed;
     this.#connections.delete(connection);
+  }
+
+  /** Both FINs are carried through the mesh, and so a client that is gone looks like one that only listens; it is believed for a while. */
+  #whileHalfClosed(transport: Duplex, connection: ServerConnection): Disposable {
+    const { clock, halfClosedMs } = this.#parts;
+    let timer: Disposable | undefined;
+    const onEnd = (): void => {
+      timer = clock.schedule(halfClosedMs, () =>
+        connection.destroy(waypointError("WAYPOINT_HALF_CLOSED", `the client ended its side and was still not answered after ${halfClosedMs} ms`)),
+      );
+    };
+    transport.once("end", onEnd);
+    return {
+      [Symbol.dispose]: () => {
+        transport.off("end", onEnd);
+        timer?.[Symbol.dispose]();
+      },
+    };
   }
 
   drain(): void {

@@ -26,12 +26,18 @@ export class TestPeers {
   readonly #t: ExecutionContext;
   readonly #ip: string;
   readonly #certificates: SecretManager;
+  readonly #signal: AbortSignal;
 
   constructor(t: ExecutionContext, authority: Authority, ip: string) {
     this.#t = t;
     this.#ip = ip;
     this.#certificates = new SecretManager({ ca: localCaClient(authority), clock: systemClock, log: silentLogger });
-    t.teardown(() => this.#certificates[Symbol.asyncDispose]());
+    const ended = new AbortController();
+    this.#signal = ended.signal;
+    t.teardown(async () => {
+      ended.abort();
+      await this.#certificates[Symbol.asyncDispose]();
+    });
   }
 
   /** A stream through the waypoint, as the ztunnel of pod `name` opens it. Throws HBONE_REFUSED. */
@@ -54,6 +60,21 @@ export class TestPeers {
   async request(name: string, authority: string, path: string, options: TestRequest = {}): Promise<TestAnswer> {
     const stream = await this.connect(name, authority, options.tunnel);
     return exchangeOver(stream.duplex(), path, options);
+  }
+
+  /** A port whose connections go through the waypoint as connections of pod `name` to `authority`: what its ztunnel does for any client. */
+  async captured(name: string, authority: string): Promise<number> {
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on("error", () => undefined);
+      this.connect(name, authority)
+        .then((stream) => stream.pipe(socket, { signal: this.#signal }))
+        .catch(() => socket.resetAndDestroy());
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    this.#t.teardown(() => server.close());
+    const address = server.address();
+    return typeof address === "object" && address !== null ? address.port : 0;
   }
 
   /** The ztunnel of pod `name` at `ip`: takes tunnels from the waypoint and hands their streams to `application`. */

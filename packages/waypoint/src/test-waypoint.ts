@@ -227,6 +227,7 @@ export const testProxyConfig: ProxyConfig = {
   maxStreamsPerTunnel: 100,
   replayBytes: 65_536,
   tcpIdleMs: 3_600_000,
+  halfClosedMs: 60_000,
   maxPendingHandshakes: 1_024,
   maxTunnels: 10_000,
   engine: defaultEngineName,

@@ -103,6 +103,7 @@ export class WaypointProxy implements AsyncDisposable {
     this.#http = new HttpService({
       serve: codecs.serve,
       limits: config.httpLimits,
+      halfClosedMs: config.halfClosedMs,
       stages,
       clock,
       log,
