@@ -60,9 +60,11 @@ async function dedicated(t: ExecutionContext, pod: TestPod, name: string, files:
   };
   const child = spawn("ip", ["netns", "exec", pod.name, process.execPath, main], { env });
   let output = "";
+  const { promise: ready, resolve } = Promise.withResolvers<void>();
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (chunk) => {
       output += String(chunk);
+      if (output.includes("ready for connections")) resolve();
     });
   }
   const exited = once(child, "exit");
@@ -70,7 +72,12 @@ async function dedicated(t: ExecutionContext, pod: TestPod, name: string, files:
     child.kill("SIGKILL");
     await exited;
   });
-  await eventually(t, () => output.includes("ready for connections"));
+  const early = exited.then(() => {
+    throw new Error(output);
+  });
+  // The end that every test brings about is nobody's failure.
+  early.catch(() => {});
+  await Promise.race([ready, early]);
   return () => output;
 }
 
