@@ -31,10 +31,12 @@ class SlowReader implements BodySink {
   onReady: (() => void) | undefined;
   readonly hash: Hash = createHash("sha1");
   readonly #written: () => number;
+  readonly #onOver: () => void;
   #sincePause = 0;
 
-  constructor(written: () => number) {
+  constructor(written: () => number, onOver: () => void = () => undefined) {
     this.#written = written;
+    this.#onOver = onOver;
   }
 
   write(bytes: Uint8Array): boolean {
@@ -57,6 +59,7 @@ class SlowReader implements BodySink {
 
   end(): void {
     this.outcome = "whole";
+    this.#onOver();
   }
 
   fail(error: Error): void {
@@ -70,10 +73,14 @@ class LargeBody implements Body {
   written = 0;
   readonly hash: Hash = createHash("sha1");
   readonly #total: number;
+  /** The last piece waits for it. */
+  readonly #before: Promise<void> | undefined;
+  #released = false;
   #cancelled = false;
 
-  constructor(total: number, declared: boolean) {
+  constructor(total: number, declared: boolean, before?: Promise<void>) {
     this.#total = total;
+    this.#before = before;
     this.length = declared ? total : undefined;
   }
 
@@ -81,6 +88,13 @@ class LargeBody implements Body {
     const go = (): void => {
       while (!this.#cancelled && this.written < this.#total) {
         const chunk = Buffer.alloc(Math.min(50_000, this.#total - this.written), this.written % 251);
+        if (this.written + chunk.length === this.#total && this.#before !== undefined && !this.#released) {
+          this.#before.then(() => {
+            this.#released = true;
+            go();
+          }, go);
+          return;
+        }
         this.hash.update(chunk);
         this.written += chunk.length;
         if (!sink.write(chunk)) return;
@@ -180,8 +194,8 @@ for (const from of ["http1", "http2"] as const) {
       let received: readonly string[] | undefined;
       const { connection } = way(from, to, async (request) => {
         const body = new ScriptedBody();
-        respond(request, 200, body, { trailer: "grpc-status" });
         const asked = collect(request.body);
+        respond(request, 200, body, { trailer: "grpc-status" });
         await asked.over;
         received = asked.trailers;
         body.write("hello");
@@ -223,29 +237,35 @@ for (const from of ["http1", "http2"] as const) {
       t.is(seen.outcome, "whole");
     });
 
-    for (const declared of [true, false]) {
-      test(title(`50 MB ${declared ? "of a known length" : "without a length"} go both ways whole, and a slow reader holds the sender`), async (t) => {
-        const total = 50 * megabyte;
-        const down = new LargeBody(total, declared);
-        const up = new LargeBody(total, declared);
-        let upload: SlowReader | undefined;
-        const { connection } = way(from, to, (request) => {
-          upload = new SlowReader(() => up.written);
-          request.body.flowInto(upload);
-          respond(request, 200, down);
-        });
-        const answer = await connection.send(ask({ method: "POST", body: up }), { signal });
-        const download = new SlowReader(() => down.written);
-        answer.body.flowInto(download);
-        await until(() => download.outcome !== undefined && upload?.outcome !== undefined);
-        t.deepEqual([download.outcome, upload?.outcome], ["whole", "whole"]);
-        t.deepEqual([download.bytes, upload?.bytes], [total, total]);
-        t.is(download.hash.digest("hex"), down.hash.digest("hex"));
-        t.is(upload?.hash.digest("hex"), up.hash.digest("hex"));
-        // Windows of two sessions and the buffers of four transports, not the body.
-        t.true(download.ahead < 8 * megabyte, `the application was ${download.ahead} bytes ahead`);
-        t.true((upload?.ahead ?? 0) < 8 * megabyte, `the client was ${upload?.ahead} bytes ahead`);
-      });
+    const megabytes = from === to ? 50 : 20;
+    for (const declared of from === "http1" && to === "http1" ? [true, false] : [false]) {
+      test.serial(
+        title(`${megabytes} MB ${declared ? "of a known length" : "without a length"} go both ways whole, and a slow reader holds the sender`),
+        async (t) => {
+          const total = megabytes * megabyte;
+          const uploaded = Promise.withResolvers<void>();
+          // An answer that ends first would end the request as well.
+          const down = new LargeBody(total, declared, uploaded.promise);
+          const up = new LargeBody(total, declared);
+          let upload: SlowReader | undefined;
+          const { connection } = way(from, to, (request) => {
+            upload = new SlowReader(() => up.written, uploaded.resolve);
+            request.body.flowInto(upload);
+            respond(request, 200, down);
+          });
+          const answer = await connection.send(ask({ method: "POST", body: up }), { signal });
+          const download = new SlowReader(() => down.written);
+          answer.body.flowInto(download);
+          await until(() => download.outcome !== undefined && upload?.outcome !== undefined);
+          t.deepEqual([download.outcome, upload?.outcome], ["whole", "whole"]);
+          t.deepEqual([download.bytes, upload?.bytes], [total, total]);
+          t.is(download.hash.digest("hex"), down.hash.digest("hex"));
+          t.is(upload?.hash.digest("hex"), up.hash.digest("hex"));
+          // Windows of two sessions and the buffers of four transports, not the body.
+          t.true(download.ahead < 8 * megabyte, `the application was ${download.ahead} bytes ahead`);
+          t.true((upload?.ahead ?? 0) < 8 * megabyte, `the client was ${upload?.ahead} bytes ahead`);
+        },
+      );
     }
 
     test(title("an answer before the end of the request is whole; the rest of the request is not wanted"), async (t) => {

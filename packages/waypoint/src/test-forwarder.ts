@@ -4,14 +4,23 @@ import { HeaderFields, type RequestHead } from "@fairway/model";
 import { systemClock } from "@fairway/runtime";
 import { type Body, type BodySink, emptyBody, textBody } from "./body.ts";
 import { endpointPools } from "./endpoint-pool.ts";
-import { type ClientConnection, type Delivery, defaultHttpLimits, type HttpVersion, type IncomingRequest, type OutgoingRequest } from "./http-connection.ts";
+import {
+  type ClientConnection,
+  type ConnectHttp,
+  type Delivery,
+  defaultHttpLimits,
+  type HttpVersion,
+  type IncomingRequest,
+  type OutgoingRequest,
+  type ServeHttp,
+} from "./http-connection.ts";
 import { connectHttp1 } from "./http1/client-connection.ts";
 import { serveHttp1 } from "./http1/server-connection.ts";
 import { connectHttp2 } from "./http2/client.ts";
 import { serveHttp2 } from "./http2/server.ts";
 
-export const connectors = { http1: connectHttp1, http2: connectHttp2 };
-export const servers = { http1: serveHttp1, http2: serveHttp2 };
+const connectors: Readonly<Record<HttpVersion, ConnectHttp>> = { http1: connectHttp1, http2: connectHttp2 };
+const servers: Readonly<Record<HttpVersion, ServeHttp>> = { http1: serveHttp1, http2: serveHttp2 };
 
 export interface Forwarder {
   /** The client's connection into it. */
@@ -54,8 +63,7 @@ export function forward({ from, to, transport, dial }: ForwarderOptions): Forwar
     };
     const { head, body, upgrade } = request;
     try {
-      const connection = await pool.acquire({ signal: gone.signal });
-      request.respond(await connection.send({ head, body, upgrade, onInform: (status, headers) => request.inform(status, headers) }, { signal: gone.signal }));
+      request.respond(await pool.send({ head, body, upgrade, onInform: (status, headers) => request.inform(status, headers) }, { signal: gone.signal }));
     } catch (thrown) {
       forwarder.failures.push(thrown);
       request.respond({ status: 503, headers: new HeaderFields(), body: textBody("failed") });

@@ -50,6 +50,12 @@ export class BodySender implements BodySink {
           return true;
         }
         writer.bytes(bytes);
+        // The receiver has all of it, and may act on that before the source says so.
+        if (this.sent === this.#framing.length) {
+          this.#over = true;
+          this.#owner.onSent();
+          return true;
+        }
         break;
       case "raw":
         writer.bytes(bytes);

@@ -215,7 +215,8 @@ class Http1ClientConnection implements ClientConnection, RequestOwner, WireEvent
     const request = this.#request;
     this.#request = undefined;
     this.#reader.discard();
-    this.#transport.destroy();
+    // With an error, so that a transport that can tell a break from an end does.
+    this.#transport.destroy(error);
     request?.fail(error);
   }
 }

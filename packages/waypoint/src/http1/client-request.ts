@@ -180,6 +180,8 @@ export class ClientRequest implements SenderOwner {
   }
 
   readonly #onAbort = (): void => {
+    // It was over already, only not put away yet: whoever reads the last bytes aborts what belonged to them.
+    if (this.answered && this.requestSent && (this.received === undefined || this.received.whole)) return;
     const reason: unknown = this.#signal.reason;
     this.#owner.onRequestBroken(this, reason instanceof Error ? reason : upstreamReset("the request was given up", { sent: true }, reason));
   };

@@ -4,6 +4,7 @@
  */
 import type { HeaderFields } from "@fairway/model";
 import type { Body, BodySink } from "../body.ts";
+import { waypointError } from "../failure.ts";
 import type { BodyDecoder } from "./body-decoder.ts";
 import type { WireReader } from "./wire.ts";
 
@@ -37,6 +38,11 @@ export class ReceivedBody implements Body {
 
   get over(): boolean {
     return this.#over;
+  }
+
+  /** All of it was read from the connection, whether or not its reader heard of the end yet. */
+  get whole(): boolean {
+    return this.#decoder.done;
   }
 
   /** Bytes would be passed on now. */
@@ -97,9 +103,10 @@ export class ReceivedBody implements Body {
     this.#sink?.fail(error);
   }
 
-  /** Nobody is told any more. */
+  /** Dropped unread; who comes for it now comes too late. */
   abandon(): void {
     this.#over = true;
+    this.#failure = waypointError("WAYPOINT_ANSWERED_EARLY", "the request was answered before anybody read its body");
   }
 
   #end(trailers: HeaderFields | undefined): void {

@@ -81,7 +81,8 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
 
   destroy(reason: Error): void {
     this.#destroyedBy ??= reason;
-    this.#transport.destroy();
+    // With an error, so that a transport that can tell a break from an end does.
+    this.#transport.destroy(reason);
     this.#letGo(reason);
   }
 

@@ -126,7 +126,8 @@ export class ServerExchange implements IncomingRequest, SenderOwner {
     const { status, body } = answer;
     const upgraded = status === 101;
     this.#answer = answer;
-    const whole = this.#owner.settleRequest(this);
+    // An echo takes the request's body only now.
+    const whole = body === this.body || this.#owner.settleRequest(this);
     const framing = upgraded ? raw : this.#framing(answer);
     if (!upgraded && (!whole || !this.#owner.reusable || framing.kind === "raw")) this.keepAlive = false;
     const own = upgraded ? upgradeLines(this.head, answer.headers) : this.#ownLines(answer, framing);

@@ -142,6 +142,8 @@ function answerFrom(
   { method, upgrade }: { method: string; upgrade: string | undefined },
 ): Answer {
   const { fields, contentLength } = readFields(raw);
+  // It tells of a body that is not sent (RFC 9110 8.6).
+  if (contentLength !== undefined && (method === "HEAD" || status === 304)) fields.append("content-length", String(contentLength));
   if ((flags & NGHTTP2_FLAG_END_STREAM) !== 0) {
     stream.resume();
     return { status, headers: fields, body: emptyBody };
@@ -152,7 +154,7 @@ function answerFrom(
       ? garbage(`a body other than the ${contentLength} bytes announced`)
       : upstreamReset(`the endpoint broke the answer off (code ${stream.rstCode})`, { sent: true });
   const length = method === "HEAD" ? 0 : contentLength === 0 ? undefined : contentLength;
-  return { status: upgraded ? 101 : status, headers: fields, body: new StreamBody(stream, length, { failure, cancelCode: NGHTTP2_CANCEL }) };
+  return { status: upgraded ? 101 : status, headers: fields, body: new StreamBody(stream, length, { failure, onCancel: () => reset(stream, NGHTTP2_CANCEL) }) };
 }
 
 function rawOf(raw: unknown): readonly string[] {

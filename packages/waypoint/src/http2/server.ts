@@ -5,7 +5,7 @@ import { UnblockedTransport } from "@fairway/hbone";
 import type { HeaderFields } from "@fairway/model";
 import type { Body } from "../body.ts";
 import type { Answer, Delivery, IncomingRequest, ServeHttp, ServerConnection, ServerConnectionOptions } from "../http-connection.ts";
-import { clientGone, isBodiless } from "../message-rules.ts";
+import { clientGone, isBodiless, parseContentLength } from "../message-rules.ts";
 import { type ReadRequest, readRequest, writeAnswer } from "./fields.ts";
 import { connectionWindow, sessionOptions, sessionSettings } from "./limits.ts";
 import { reset, StreamBody, sendBody } from "./stream-body.ts";
@@ -75,6 +75,11 @@ class Http2ServerConnection implements ServerConnection {
   }
 }
 
+/** Of a body that is not sent: what the application said, or what there was. */
+function announced(headers: HeaderFields, length: number | undefined): number | undefined {
+  return parseContentLength(headers.get("content-length") ?? "") ?? (length || undefined);
+}
+
 class Http2Request implements IncomingRequest {
   readonly version = "http2";
   readonly head: IncomingRequest["head"];
@@ -93,7 +98,7 @@ class Http2Request implements IncomingRequest {
     this.upgrade = upgrade;
     this.#received = new StreamBody(stream, ended ? 0 : contentLength === 0 ? undefined : contentLength, {
       failure: () => clientGone(),
-      cancelCode: NGHTTP2_NO_ERROR,
+      onCancel: () => this.#dropRest(),
     });
     this.body = this.#received;
     // A request without a body must be read to its end all the same, or the stream never closes.
@@ -117,17 +122,18 @@ class Http2Request implements IncomingRequest {
     const shown = this.upgrade !== undefined && status === 101 ? 200 : status;
     const length = shown === status ? body.length : undefined;
     if (body.length === 0 || isBodiless(this.head.method, shown)) {
-      stream.respond(writeAnswer(shown, headers, isBodiless(this.head.method, shown) ? length || undefined : length), withoutBody);
+      stream.respond(writeAnswer(shown, headers, isBodiless(this.head.method, shown) ? announced(headers, length) : length), withoutBody);
       if (body.length !== 0) body.cancel(new Error("the answer has no body"));
-      this.#finishEarly();
       this.#answered = "sent";
+      this.#finishEarly();
       return;
     }
     this.#answered = "sending";
     stream.respond(writeAnswer(shown, headers, length), withBody);
     stream.once("finish", () => {
-      if (this.#answered === "sending") this.#answered = "sent";
-      this.#finishEarly();
+      // A stream that is reset finishes as well.
+      if (this.#answered === "sending" && stream.rstCode === NGHTTP2_NO_ERROR) this.#answered = "sent";
+      if (this.#answered === "sent") this.#finishEarly();
     });
     const onBytes = (bytes: number): void => {
       this.#sent += bytes;
@@ -158,15 +164,24 @@ class Http2Request implements IncomingRequest {
     };
   }
 
+  /** Nobody reads on. The stream stays until the answer is out, and what the client sends meanwhile stays within its window. */
+  #dropRest(): void {
+    if (this.#answered === "sent") reset(this.#stream, NGHTTP2_NO_ERROR);
+    else if (!this.#stream.destroyed) this.#stream.pause();
+  }
+
   /** The answer is out before the request was: nobody wants the rest of it (RFC 9113 8.1). */
   #finishEarly(): void {
-    if (this.upgrade === undefined) this.#received.cancel();
+    if (this.upgrade !== undefined || this.#stream.readableEnded) return;
+    if (this.#received.over && !this.#received.cancelled) return;
+    if (this.#received.cancelled) this.#dropRest();
+    else this.#received.cancel();
   }
 
   #over(): void {
     const done = this.onDone;
     this.onDone = undefined;
-    const whole = this.#answered === "sent" && (this.#stream.rstCode === NGHTTP2_NO_ERROR || this.#stream.writableFinished);
+    const whole = this.#answered === "sent";
     done?.({ bytesReceived: this.#received.bytes, bytesSent: this.#sent, error: whole ? undefined : clientGone() });
   }
 }

@@ -11,16 +11,17 @@ export class StreamBody implements Body {
   bytes = 0;
   readonly #stream: Http2Stream;
   readonly #failure: () => Error;
-  readonly #cancelCode: number;
+  readonly #onCancel: () => void;
   #trailers: HeaderFields | undefined;
   #over = false;
+  #cancelled = false;
 
-  /** `failure` says why a body broke off; `cancelCode` is what the peer is told when nobody wants the rest. */
-  constructor(stream: Http2Stream, length: number | undefined, { failure, cancelCode }: { failure: () => Error; cancelCode: number }) {
+  /** `failure` says why a body broke off; `onCancel` ends it when nobody wants the rest. */
+  constructor(stream: Http2Stream, length: number | undefined, { failure, onCancel }: { failure: () => Error; onCancel: () => void }) {
     this.#stream = stream;
     this.length = length;
     this.#failure = failure;
-    this.#cancelCode = cancelCode;
+    this.#onCancel = onCancel;
     if (length === 0) return;
     stream.on("trailers", (_headers, _flags, raw: unknown) => {
       this.#trailers = readTrailers(Array.isArray(raw) ? (raw as string[]) : []);
@@ -30,6 +31,10 @@ export class StreamBody implements Body {
   /** True when it was delivered, cancelled or broken. */
   get over(): boolean {
     return this.#over || this.length === 0;
+  }
+
+  get cancelled(): boolean {
+    return this.#cancelled;
   }
 
   flowInto(sink: BodySink): void {
@@ -64,7 +69,8 @@ export class StreamBody implements Body {
   cancel(): void {
     if (this.over) return;
     this.#over = true;
-    reset(this.#stream, this.#cancelCode);
+    this.#cancelled = true;
+    this.#onCancel();
   }
 }
 
