@@ -21,6 +21,15 @@ const flushAfterMs = 100;
 type Value = string | number | null;
 type Entry = Readonly<Record<string, Value>>;
 
+/** What is known of a request only when it is over. */
+export interface RequestFigures {
+  readonly startTime: number;
+  readonly durationMs: number;
+  readonly flags: string;
+  /** 0: the client left before there was an answer. */
+  readonly status: number;
+}
+
 /** What is logged of a connection of bytes. */
 export interface LoggedConnection {
   readonly downstream: Downstream;
@@ -51,7 +60,7 @@ export class AccessLog {
     return this.#dropped;
   }
 
-  request(exchange: Exchange, outcome: RequestOutcome, given: { readonly startTime: number; readonly durationMs: number; readonly flags: string }): void {
+  request(exchange: Exchange, outcome: RequestOutcome, given: RequestFigures): void {
     if (this.#options.format === "off") return;
     this.#log(requestEntry(exchange, outcome, given));
   }
@@ -137,7 +146,7 @@ const empty: Entry = {
   route_name: null,
 };
 
-function requestEntry(exchange: Exchange, { answer, delivery }: RequestOutcome, given: { startTime: number; durationMs: number; flags: string }): Entry {
+function requestEntry(exchange: Exchange, { delivery }: RequestOutcome, given: RequestFigures): Entry {
   const { record, request, downstream, head, route } = exchange;
   return {
     ...empty,
@@ -145,7 +154,7 @@ function requestEntry(exchange: Exchange, { answer, delivery }: RequestOutcome, 
     method: request.head.method,
     path: request.head.path,
     protocol: request.version === "http2" ? "HTTP/2" : "HTTP/1.1",
-    response_code: answer?.status ?? 0,
+    response_code: given.status,
     response_flags: given.flags,
     response_code_details: record.detail ?? null,
     upstream_transport_failure_reason: record.failure ?? null,

@@ -4,6 +4,7 @@ import { type Clock, Counter, errorCode, type Logger, type MetricRegistry, messa
 import type { AccessLog } from "./access-log.ts";
 import type { ProxyConfig } from "./config.ts";
 import type { Downstream, Exchange } from "./exchange.ts";
+import { clientGoneDetail } from "./rescue.ts";
 import type { ConnectionReport, ProxyTelemetry, RequestOutcome } from "./telemetry.ts";
 import { type TrafficFacts, TrafficLabels } from "./traffic-labels.ts";
 import { type ConnectionSeries, TrafficMetrics } from "./traffic-metrics.ts";
@@ -44,17 +45,18 @@ export function createProxyTelemetry(options: ProxyTelemetryOptions): ProxyTelem
       const durationMs = clock.monotonic() - exchange.startedAt;
       const flags = flagsOf(exchange, outcome);
       const { record, downstream, request } = exchange;
+      const status = record.detail === clientGoneDetail ? 0 : (outcome.answer?.status ?? 0);
       metrics.observeRequest({
         ...factsOf(downstream, record.cluster, record.workload),
         protocol: isGrpc(request.head) ? "grpc" : "http",
-        status: outcome.answer?.status ?? 0,
+        status,
         grpcStatus: isGrpc(request.head) ? (outcome.grpcStatus ?? "") : "",
         flags,
         durationMs,
         requestBytes: outcome.delivery.bytesReceived,
         responseBytes: outcome.delivery.bytesSent,
       });
-      accessLog.request(exchange, outcome, { startTime: clock.now() - durationMs, durationMs, flags });
+      accessLog.request(exchange, outcome, { startTime: clock.now() - durationMs, durationMs, flags, status });
     },
     retried: () => counters.retries.inc(),
     mirrorDropped: () => counters.mirrorsDropped.inc(),

@@ -21,6 +21,8 @@ interface Rescue {
   readonly overloaded?: boolean;
 }
 
+/** What the record says of a request whose client left before there was an answer. */
+export const clientGoneDetail = "downstream_remote_disconnect";
 const resetPrefix = "upstream connect error or disconnect/reset before headers. reset reason: ";
 
 const rescues: Readonly<Record<string, Rescue>> = {
@@ -55,7 +57,8 @@ const rescues: Readonly<Record<string, Rescue>> = {
   WAYPOINT_PER_TRY_TIMEOUT: { status: 504, flag: "UT", body: "upstream request timeout", detail: "upstream_per_try_timeout", grpcStatus: 4 },
   WAYPOINT_OVERFLOW: { status: 503, flag: "UO", body: `${resetPrefix}overflow`, detail: "upstream_reset_before_response_started{overflow}", overloaded: true },
   WAYPOINT_REQUEST_MALFORMED: { status: 400, flag: "DPE", body: "", detail: "http1.codec_error" },
-  WAYPOINT_CLIENT_GONE: { status: 0, flag: "DC", body: "", detail: "downstream_remote_disconnect" },
+  // Nobody reads it; the log says 0, as Envoy's does.
+  WAYPOINT_CLIENT_GONE: { status: 499, flag: "DC", body: "", detail: clientGoneDetail },
   WAYPOINT_STOPPED: { status: 503, flag: "OM", body: "no healthy upstream", detail: "shutting_down" },
 };
 
