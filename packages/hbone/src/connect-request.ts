@@ -50,6 +50,11 @@ export function isHeaderValue(text: string): boolean {
   return text.length <= maxValueLength && headerValue.test(text);
 }
 
+/** True when `text` can be sent as the name of a network: "" is the name of the common one. */
+export function isNetworkName(text: string): boolean {
+  return text === "" || isHeaderValue(text);
+}
+
 /** `ip:port` or `hostname:port`, the port mandatory; undefined when it is neither. */
 export function parseAuthority(text: string): Authority | undefined {
   const address = tryParseSocketAddress(text);

@@ -5,7 +5,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, constants, connect as http2Connect, type IncomingHttpHeaders } from "node:http2";
 import type { Duplex } from "node:stream";
 import { type Clock, MeshError } from "@fairway/runtime";
-import { isHeaderValue, parseAuthority } from "./connect-request.ts";
+import { isHeaderValue, isNetworkName, parseAuthority } from "./connect-request.ts";
 import type { ClientTunnel, ConnectRequest, TunnelSettings, TunnelStream } from "./engine.ts";
 import { keepAlive } from "./keepalive.ts";
 import { NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
@@ -208,7 +208,7 @@ function requestHeaders({ authority, baggage, forwarded, traceparent, forwardedN
   if (baggage !== undefined && isHeaderValue(baggage)) headers["baggage"] = baggage;
   if (forwarded !== undefined && isHeaderValue(forwarded)) headers["forwarded"] = forwarded;
   if (traceparent !== undefined && isHeaderValue(traceparent)) headers["traceparent"] = traceparent;
-  if (forwardedNetwork !== undefined && isHeaderValue(forwardedNetwork)) headers["x-forwarded-network"] = forwardedNetwork;
+  if (forwardedNetwork !== undefined && isNetworkName(forwardedNetwork)) headers["x-forwarded-network"] = forwardedNetwork;
   return headers;
 }
 

@@ -4,7 +4,7 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type Clock, MeshError, messageOf } from "@fairway/runtime";
-import { isHeaderValue, parseAuthority } from "./connect-request.ts";
+import { isHeaderValue, isNetworkName, parseAuthority } from "./connect-request.ts";
 import type { ConnectExchange, ConnectRequest, ServerTunnel, TunnelSettings, TunnelStream } from "./engine.ts";
 import { keepAlive } from "./keepalive.ts";
 import { NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
@@ -181,12 +181,12 @@ function readRequest(headers: IncomingHttpHeaders): ConnectRequest {
     baggage: single(headers["baggage"]),
     forwarded: single(headers["forwarded"]),
     traceparent: single(headers["traceparent"]),
-    forwardedNetwork: single(headers["x-forwarded-network"]),
+    forwardedNetwork: single(headers["x-forwarded-network"], isNetworkName),
   };
 }
 
 /** Repeated headers come joined by a comma, which is what baggage asks for. */
-function single(value: string | string[] | undefined): string | undefined {
+function single(value: string | string[] | undefined, isValid = isHeaderValue): string | undefined {
   const text = Array.isArray(value) ? value.join(",") : value;
-  return text !== undefined && isHeaderValue(text) ? text : undefined;
+  return text !== undefined && isValid(text) ? text : undefined;
 }

@@ -291,6 +291,16 @@ function answers(behaviour: Behaviour, engine: TunnelEngine, connect: () => Prom
     t.is(baggage, "service.name=cart");
   });
 
+  behaviour("the common network, whose name is empty, is told like any other", async (t) => {
+    const seen = Promise.withResolvers<string | undefined>();
+    using tunnel = await makeTunnel(engine, connect, (exchange) => {
+      seen.resolve(exchange.request.forwardedNetwork);
+      exchange.accept({});
+    });
+    await tunnel.client.open({ authority, forwardedNetwork: "" }, { signal: forever });
+    t.is(await seen.promise, "");
+  });
+
   for (const status of [400, 401, 503] as const) {
     behaviour(`a refusal with ${status} says so, and the tunnel lives on`, async (t) => {
       let refuse = true;

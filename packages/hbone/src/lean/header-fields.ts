@@ -1,6 +1,6 @@
 /** What header blocks of a tunnel say: a CONNECT, its answer, or nothing that RFC 9113 8.1.1 lets pass. */
 import { MeshError } from "@fairway/runtime";
-import { isHeaderValue, parseAuthority } from "../connect-request.ts";
+import { isHeaderValue, isNetworkName, parseAuthority } from "../connect-request.ts";
 import type { ConnectRequest } from "../engine.ts";
 import type { HeaderField } from "./hpack/static-table.ts";
 
@@ -36,7 +36,7 @@ export function readRequest(fields: readonly HeaderField[]): ReadRequest {
     baggage: single(regular, "baggage"),
     forwarded: single(regular, "forwarded"),
     traceparent: single(regular, "traceparent"),
-    forwardedNetwork: single(regular, "x-forwarded-network"),
+    forwardedNetwork: single(regular, "x-forwarded-network", isNetworkName),
   };
   const method = pseudo.get(":method");
   if (method === undefined) return { kind: "malformed" };
@@ -70,7 +70,7 @@ export function requestFields({ authority, baggage, forwarded, traceparent, forw
   add(fields, "baggage", baggage);
   add(fields, "forwarded", forwarded);
   add(fields, "traceparent", traceparent);
-  add(fields, "x-forwarded-network", forwardedNetwork);
+  if (forwardedNetwork !== undefined && isNetworkName(forwardedNetwork)) fields.push(["x-forwarded-network", forwardedNetwork]);
   return fields;
 }
 
@@ -103,10 +103,10 @@ function split(fields: readonly HeaderField[], allowed: ReadonlySet<string>): { 
 }
 
 /** Repeated fields are joined, which is what baggage asks for (ztunnel contract 1.5); a value that is no plain text counts as absent. */
-function single(fields: readonly HeaderField[], name: string): string | undefined {
+function single(fields: readonly HeaderField[], name: string, isValid = isHeaderValue): string | undefined {
   let text: string | undefined;
   for (const [other, value] of fields) {
     if (other === name) text = text === undefined ? value : `${text},${value}`;
   }
-  return text !== undefined && isHeaderValue(text) ? text : undefined;
+  return text !== undefined && isValid(text) ? text : undefined;
 }
