@@ -142,8 +142,8 @@ test.serial("MeshHTTPRouteQueryParamMatching: exact and by pattern", async (t) =
 
 test.serial("MeshHTTPRouteNamedRule: rules may have names", async (t) => {
   await http("named", [{ name: "first", matches: [{ path: { type: "PathPrefix", value: "/named" } }], backendRefs: [v1()] }, { backendRefs: [v2()] }]);
-  await until(t, "http://echo/named", from("echo-v1"));
-  await until(t, "http://echo/", from("echo-v2"));
+  t.is((await until(t, "http://echo/named", from("echo-v1"))).status, 200);
+  t.is((await until(t, "http://echo/", from("echo-v2"))).status, 200);
 });
 
 test.serial("MeshHTTPRouteWeight: backends are taken by weight, and one of weight 0 never", async (t) => {

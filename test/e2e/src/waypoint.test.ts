@@ -217,7 +217,7 @@ test.serial("a waypoint of a service account serves its pods, by service and by 
       metadata: { name: "stock-http", namespace, labels: {} },
       spec: { selector: { app: "stock" }, ports: [{ name: "http", port: 80, targetPort: 8081 }] },
     },
-    policy("stock-read-only", { ...atGateway("stock"), ...denyPath("/change*") }),
+    policy("stock-read-only", { ...atGateway("stock-waypoint"), ...denyPath("/change*") }),
   ]);
   await untilStatus(mesh, client, "http://stock-http/change", 403);
   t.is((await untilStatus(mesh, client, "http://stock-http/read", 200)).status, 200);
@@ -225,7 +225,7 @@ test.serial("a waypoint of a service account serves its pods, by service and by 
   await untilStatus(mesh, client, `http://${v4}:8081/change`, 403);
   t.is((await untilStatus(mesh, client, `http://${v4}:8081/read`, 200)).status, 200);
   await eventually("the denials in that waypoint's log", async () =>
-    (await waypointLines(mesh, namespace, "stock", "403", "policy[stock-read-only]")).length >= 2 ? true : undefined,
+    (await waypointLines(mesh, namespace, "stock-waypoint", "403", "policy[stock-read-only]")).length >= 2 ? true : undefined,
   );
   t.is((await fetchFrom(mesh, client, "http://echo/change")).status, 200);
 });
@@ -290,11 +290,13 @@ test.serial("a gRPC client without a proxy follows the split, and goes to the vi
   await mesh.app({ namespace, name: "proxyless", node: 1, env: { GRPC_XDS_BOOTSTRAP_CONFIG: JSON.stringify(bootstrap) } });
   const proxyless = { namespace, name: "proxyless" };
   const backend = (version: string, weight: number): object => ({ name: `echo-${version}-http`, port: grpcPort, weight });
+  t.teardown(() => mesh.cluster.client.mergePatch(resources.services, "echo", namespace, { metadata: { labels: { "istio.io/use-waypoint": null } } }));
   await mesh.cluster.client.mergePatch(resources.services, "echo", namespace, { metadata: { labels: { "istio.io/use-waypoint": "none" } } });
   await mesh.apply([route("GRPCRoute", namespace, "split", { name: "echo", port: grpcPort }, [{ backendRefs: [backend("v1", 80), backend("v2", 20)] }])]);
   const target = `xds:///echo.${namespace}.svc.cluster.local:${grpcPort}`;
   const split = await eventually("calls to both versions", async () => {
     const result = await grpcFrom(mesh, proxyless, target, "unary", 500);
+    t.log(result);
     return result.code === 0 && Object.keys(result.apps).length === 2 ? result : undefined;
   });
   t.true(Math.abs((split.apps["echo-v2"] ?? 0) - 100) < 45, JSON.stringify(split.apps));
@@ -307,7 +309,6 @@ test.serial("a gRPC client without a proxy follows the split, and goes to the vi
     direct.peers.every((peer) => peer === `${v4}:${grpcPort}` || peer === `[${v6}]:${grpcPort}` || peer === `${v6}:${grpcPort}`),
     direct.peers.join(" "),
   );
-  await mesh.cluster.client.mergePatch(resources.services, "echo", namespace, { metadata: { labels: { "istio.io/use-waypoint": null } } });
 });
 
 test.serial("a waypoint that is killed refuses rather than lets past, and comes back", async (t) => {

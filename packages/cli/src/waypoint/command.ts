@@ -95,7 +95,7 @@ export function waypointCommands(y: Argv): Argv {
 
 function wishOptions<T>(y: Argv<T>): Argv<T & Omit<WishArguments, keyof CommonArguments>> {
   return y
-    .option("name", { type: "string", describe: 'name of the waypoint; by default the service account\'s, or "waypoint"' })
+    .option("name", { type: "string", describe: 'name of the waypoint; by default "waypoint", or "<service account>-waypoint"' })
     .option("service-account", { type: "string", describe: "only for what runs as this service account" })
     .option("for", { choices: trafficTypes, describe: "which traffic goes through it; by default that of services" })
     .option("revision", { type: "string", describe: "revision of the control plane" }) as unknown as Argv<T & Omit<WishArguments, keyof CommonArguments>>;

@@ -16,7 +16,7 @@ export type TrafficType = (typeof trafficTypes)[number];
 
 export interface WaypointWish {
   readonly namespace: string;
-  /** Undefined: the service account's name, or `waypoint`. */
+  /** Undefined: `waypoint`, or `<service account>-waypoint`: what runs as an account is often named like it, and a waypoint has a Deployment of its name. */
   readonly name: string | undefined;
   readonly serviceAccount: string | undefined;
   readonly trafficType: TrafficType | undefined;
@@ -25,7 +25,7 @@ export interface WaypointWish {
 
 /** Throws CLI_BAD_NAME for the name that means "no waypoint". */
 export function waypointGateway({ namespace, name, serviceAccount, trafficType, revision }: WaypointWish): GatewayObject {
-  const gatewayName = name ?? serviceAccount ?? "waypoint";
+  const gatewayName = name ?? (serviceAccount === undefined ? "waypoint" : `${serviceAccount}-waypoint`);
   if (gatewayName === "none") throw new MeshError("CLI_BAD_NAME", `"none" as a waypoint means that there is none; choose another name with --name`);
   const labels = {
     ...(trafficType === undefined ? {} : { [waypointForLabel]: trafficType }),

@@ -56,7 +56,7 @@ test("apply creates the Gateway and labels the namespace, and doing it again cha
 test("apply for a service account names the waypoint after it and leaves the namespace alone", async (t) => {
   const { client, fairway } = await withShop(t);
   t.like(await fairway("apply", "-n", "shop", "--service-account", "api"), { code: 0 });
-  t.is((await client.get(resources.gateways, "api", "shop")).metadata.annotations?.["istio.io/for-service-account"], "api");
+  t.is((await client.get(resources.gateways, "api-waypoint", "shop")).metadata.annotations?.["istio.io/for-service-account"], "api");
   t.is((await client.get(resources.namespaces, "shop")).metadata.labels?.["istio.io/use-waypoint"], undefined);
 });
 
@@ -74,7 +74,10 @@ test("list and status say what each waypoint is for and what keeps it from worki
   t.regex((await fairway("list", "-n", "shop")).out, /No waypoints in namespace shop/);
   await fairway("apply", "-n", "shop");
   await fairway("apply", "-n", "shop", "--service-account", "api");
-  t.regex((await fairway("list", "-A")).out, /shop +api +service account api +default +(Unknown|False)\nshop +waypoint +service +default +(Unknown|False)/);
+  t.regex(
+    (await fairway("list", "-A")).out,
+    /shop +api-waypoint +service account api +default +(Unknown|False)\nshop +waypoint +service +default +(Unknown|False)/,
+  );
   const waiting = await fairway("status", "-n", "shop");
   t.is(waiting.code, 1);
   t.regex(waiting.out, /! waypoint: /);
