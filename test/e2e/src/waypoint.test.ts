@@ -296,7 +296,6 @@ test.serial("a gRPC client without a proxy follows the split, and goes to the vi
   const target = `xds:///echo.${namespace}.svc.cluster.local:${grpcPort}`;
   const split = await eventually("calls to both versions", async () => {
     const result = await grpcFrom(mesh, proxyless, target, "unary", 500);
-    t.log(result);
     return result.code === 0 && Object.keys(result.apps).length === 2 ? result : undefined;
   });
   t.true(Math.abs((split.apps["echo-v2"] ?? 0) - 100) < 45, JSON.stringify(split.apps));
