@@ -76,9 +76,10 @@ export class ClusterState {
     return this.#cluster;
   }
 
-  /** Nobody to ask yet. */
-  get isEmpty(): boolean {
-    return this.#hosts.size === 0;
+  /** Nobody is asked now. */
+  get isIdle(): boolean {
+    for (const { active } of this.#hosts.values()) if (active > 0) return false;
+    return true;
   }
 
   hosts(): Iterable<Host> {

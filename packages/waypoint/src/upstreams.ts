@@ -4,7 +4,16 @@
  */
 import type { Duplex } from "node:stream";
 import { formatForwarded } from "@fairway/hbone";
-import { type Cluster, defaultConnectTimeoutMs, type Endpoint, passthroughCluster, type SocketAddress, unlimited, type WaypointConfig } from "@fairway/model";
+import {
+  type Cluster,
+  defaultConnectTimeoutMs,
+  type Endpoint,
+  formatSocketAddress,
+  passthroughCluster,
+  type SocketAddress,
+  unlimited,
+  type WaypointConfig,
+} from "@fairway/model";
 import { type Clock, errorCode, MeshError } from "@fairway/runtime";
 import type { Body } from "./body.ts";
 import { ClusterState, type ClusterStateOptions, type Host } from "./cluster-state.ts";
@@ -107,8 +116,7 @@ export class Upstreams {
   forgetTheGone(): void {
     const { clusters } = this.#parts.config();
     for (const [name, state] of this.#clusters) {
-      if (clusters.has(state.cluster.name)) continue;
-      if (name.startsWith(`${passthroughCluster}|`) && [...state.hosts()].some(({ active }) => active > 0)) continue;
+      if (isPassthrough(name) ? !state.isIdle : clusters.has(name)) continue;
       this.#clusters.delete(name);
       state.leave();
     }
@@ -125,19 +133,42 @@ export class Upstreams {
 
   #stateFor({ cluster: name, downstream }: Pick<UpstreamRequest, "cluster" | "downstream">): ClusterState {
     const { clusters, endpoints } = this.#parts.config();
-    const passthrough = name === passthroughCluster ? passthroughOf(downstream) : undefined;
-    const cluster = clusters.get(name) ?? passthrough?.cluster;
+    if (name === passthroughCluster) return this.#passthrough(downstream, clusters.get(name));
+    const cluster = clusters.get(name);
     if (cluster === undefined) throw waypointError("WAYPOINT_NO_CLUSTER", `cluster ${name} is not known`);
-    const key =
-      passthrough === undefined ? name : `${passthroughCluster}|${downstream.target.name}|${downstream.destination.ip}|${downstream.destination.port}`;
-    let state = this.#clusters.get(key);
-    if (state === undefined) {
-      state = new ClusterState(cluster, this.#parts);
-      this.#clusters.set(key, state);
-    }
-    if (passthrough === undefined) state.update(cluster, endpoints.get(name));
-    else if (state.isEmpty) state.update(cluster, passthrough.endpoints);
+    const state = this.#clusters.get(name) ?? new ClusterState(cluster, this.#parts);
+    this.#clusters.set(name, state);
+    state.update(cluster, endpoints.get(name));
     return state;
+  }
+
+  /** The address that the client asked for, as a cluster of its own: one for each workload and port. */
+  #passthrough(downstream: Downstream, configured: Cluster | undefined): ClusterState {
+    const { target, destination } = downstream;
+    const key = `${passthroughCluster}|${target.name}|${formatSocketAddress(destination)}`;
+    const known = this.#clusters.get(key);
+    if (known !== undefined) return known;
+    this.#makeRoom();
+    const uid = target.kind === "workload" && target.name.startsWith(workloadPrefix) ? target.name.slice(workloadPrefix.length) : "";
+    const workload = this.#parts.tunnels.workloadOf({ address: destination, workload: uid });
+    const tunnel = workload?.tunnelProtocol === "none" ? "none" : "hbone";
+    const endpoint: Endpoint = { address: destination, tunnel, workload: uid, health: "healthy", weight: 1 };
+    const service = { namespace: target.namespace, hostname: "", port: destination.port };
+    const cluster = configured ?? { ...passthroughDefaults, service };
+    const state = new ClusterState(cluster, this.#parts);
+    state.update(cluster, { cluster: passthroughCluster, localities: [{ locality: nowhere, priority: 0, weight: 1, endpoints: [endpoint] }] });
+    this.#clusters.set(key, state);
+    return state;
+  }
+
+  /** A client may ask for every port of a workload: those that nobody uses now make room. */
+  #makeRoom(): void {
+    if (this.#clusters.size < maxClusters) return;
+    for (const [key, state] of this.#clusters) {
+      if (!isPassthrough(key) || !state.isIdle) continue;
+      this.#clusters.delete(key);
+      state.leave();
+    }
   }
 
   #choose(state: ClusterState, { tried, onChosen }: Pick<UpstreamRequest, "tried" | "onChosen">): Host {
@@ -241,25 +272,19 @@ function mayTryAnother(thrown: unknown, tries: number, { signal, body }: { reado
   return isUnsent && body?.length === 0;
 }
 
-/** The address that the client asked for, as a cluster of one. */
-function passthroughOf({ target, destination }: Downstream): { cluster: Cluster; endpoints: NonNullable<ReturnType<WaypointConfig["endpoints"]["get"]>> } {
-  const uid = target.kind === "workload" && target.name.startsWith(workloadPrefix) ? target.name.slice(workloadPrefix.length) : "";
-  const endpoint: Endpoint = { address: destination, tunnel: "hbone", workload: uid, health: "healthy", weight: 1 };
-  return {
-    cluster: {
-      name: passthroughCluster,
-      service: { namespace: target.namespace, hostname: "", port: destination.port },
-      protocol: "same",
-      connectTimeoutMs: defaultConnectTimeoutMs,
-      loadBalancing: "random",
-      limits: unlimited,
-      ejection: undefined,
-    },
-    endpoints: {
-      cluster: passthroughCluster,
-      localities: [{ locality: { region: "", zone: "", subzone: "" }, priority: 0, weight: 1, endpoints: [endpoint] }],
-    },
-  };
+function isPassthrough(key: string): boolean {
+  return key.startsWith(`${passthroughCluster}|`);
 }
 
 const workloadPrefix = "workload/";
+/** Clusters held before passthrough ones that are idle are let go. */
+const maxClusters = 5_000;
+const nowhere = { region: "", zone: "", subzone: "" };
+const passthroughDefaults: Omit<Cluster, "service"> = {
+  name: passthroughCluster,
+  protocol: "same",
+  connectTimeoutMs: defaultConnectTimeoutMs,
+  loadBalancing: "random",
+  limits: unlimited,
+  ejection: undefined,
+};

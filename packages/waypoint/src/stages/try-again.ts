@@ -129,8 +129,7 @@ async function settled(next: () => Promise<Answer>): Promise<Outcome> {
   }
 }
 
-function setAttemptCount(exchange: Exchange): void {
-  const headers = exchange.head.headers.clone();
-  headers.set("x-envoy-attempt-count", String(exchange.attempt.number));
-  exchange.head = { ...exchange.head, headers };
+/** The headers are this exchange's own since they were sanitised, and those of the attempt before are written. */
+function setAttemptCount({ head, attempt }: Exchange): void {
+  head.headers.set("x-envoy-attempt-count", String(attempt.number));
 }
