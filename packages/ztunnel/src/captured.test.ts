@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import { linuxPodNetwork, selfTest } from "@fairway/linux";
 import test, { type ExecutionContext } from "ava";
 import type { ProxyConfig } from "./config.ts";
+import { capturedPod } from "./pod-proxy.ts";
 import { eventually, policy, readAll, TestMesh, workload } from "./test-mesh.ts";
 import { skippedWithoutNamespaces, type TestPod, twoPods } from "./test-pods.ts";
 
@@ -100,6 +101,47 @@ test.serial("in real pods, a pod reaches itself by its own address, and the mesh
     const { socket } = await network.dial({ host: b.ip, port, mark: 0, timeoutMs: 5_000, signal });
     t.teardown(() => socket.destroy());
     await t.throwsAsync(readAll(socket.resume()), undefined, `port ${port}`);
+    network.namespace?.[Symbol.dispose]();
+  }
+});
+
+test.serial("in real pods, an application that asks for the mesh by SOCKS5 gets its tunnel, and nobody outside the pod can ask", async (t) => {
+  if (skippedWithoutNamespaces(t)) return;
+  const { a, b } = twoPods(t);
+  let seen: string | undefined;
+  await applicationIn(t, b, (socket) => {
+    seen = socket.remoteAddress;
+    socket.pipe(socket);
+  });
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", a.ip), workload("b", b.ip)] } });
+  const asking = { ...inPod, askingHost: "127.0.0.1" };
+  await mesh.podIn(linuxPodNetwork(a.open()), "a", asking, [...capturedPod, "socks5", "http-connect"]);
+  await mesh.podIn(linuxPodNetwork(b.open()), "b", asking, [...capturedPod, "socks5", "http-connect"]);
+  const request = Buffer.concat([Buffer.of(5, 1, 0, 5, 1, 0, 1, ...b.ip.split(".").map(Number), appPort >> 8, appPort & 255), Buffer.from("asked")]);
+  const inside = linuxPodNetwork(a.open());
+  const { socket } = await inside.dial({ host: "127.0.0.1", port: 15_080, mark: 0, timeoutMs: 5_000, signal });
+  t.teardown(() => {
+    socket.destroy();
+    inside.namespace?.[Symbol.dispose]();
+  });
+  const answer = readAll(socket.resume());
+  socket.end(request);
+  t.is((await answer).subarray(12).toString(), "asked");
+  await eventually(t, () => mesh.accessLines().some((line) => /complete.*dst\.hbone_addr=10\.98\.0\.2:8000.*direction="outbound"/.test(line)));
+  t.is(seen, a.ip);
+  for (const port of [15_080, 15_081]) {
+    const network = linuxPodNetwork(a.open());
+    const outside = await network
+      .dial({ host: b.ip, port, mark: 0, timeoutMs: 5_000, signal })
+      .then(
+        (dialled) => readAll(dialled.socket.resume()),
+        (error: unknown) => Promise.reject(error),
+      )
+      .then(
+        () => "reached",
+        () => "refused",
+      );
+    t.is(outside, "refused", `port ${port}`);
     network.namespace?.[Symbol.dispose]();
   }
 });
