@@ -1,6 +1,7 @@
 /** Whether a route may send requests where it points: the Service is there, has the port, and its namespace lets others refer to it. */
 import type { Service as KubeService, ReferenceGrantObject, RouteBackendReference } from "@fairway/kube";
 import type { RouteProblem, RouteReading } from "./route-reading.ts";
+import { isRecord } from "./unknown-fields.ts";
 
 export interface BackendFacts {
   service(namespace: string, name: string): KubeService | undefined;
@@ -40,9 +41,14 @@ export function resolveBackend(
 
 function permits({ spec }: ReferenceGrantObject, from: RouteReading, name: string): boolean {
   return (
-    (spec?.from ?? []).some((entry) => entry.group === group && entry.kind === from.kind && entry.namespace === from.namespace) &&
-    (spec?.to ?? []).some((entry) => isCore(entry.group) && entry.kind === "Service" && (entry.name === undefined || entry.name === "" || entry.name === name))
+    records(spec?.from).some((entry) => entry.group === group && entry.kind === from.kind && entry.namespace === from.namespace) &&
+    records(spec?.to).some((entry) => isCore(entry.group) && entry.kind === "Service" && (entry.name === undefined || entry.name === "" || entry.name === name))
   );
+}
+
+function records<T>(entries: readonly T[] | undefined): readonly T[] {
+  const given: readonly T[] = Array.isArray(entries) ? entries : [];
+  return given.filter((entry) => isRecord(entry));
 }
 
 /** The core group, under both of its names. */

@@ -2,6 +2,7 @@
 import { type ConditionWish, datedConditions, type GatewayListener, type GatewayObject, type Service } from "@fairway/kube";
 import { serviceHostname } from "./services.ts";
 import type { MeshSettings } from "./settings.ts";
+import { waypointObjectName } from "./waypoint-classes.ts";
 
 export interface GatewayFacts {
   /** What was deployed in front of the waypoint's pods. */
@@ -64,9 +65,12 @@ function accepted(listeners: readonly GatewayListener[], problem: GatewayProblem
   return { type, status: "False", reason: "ListenersNotValid", message: listenerMessage };
 }
 
-function programmed({ metadata }: GatewayObject, { service, hasReadyEndpoint, problem }: GatewayFacts, settings: MeshSettings): ConditionWish {
+function programmed(gateway: GatewayObject, { service, hasReadyEndpoint, problem }: GatewayFacts, settings: MeshSettings): ConditionWish {
   const type = "Programmed";
-  const hostname = service === undefined ? `${metadata.name}.${metadata.namespace ?? ""}.svc.${settings.clusterDomain}` : serviceHostname(service, settings);
+  const hostname =
+    service === undefined
+      ? `${waypointObjectName(gateway)}.${gateway.metadata.namespace ?? ""}.svc.${settings.clusterDomain}`
+      : serviceHostname(service, settings);
   if (problem !== undefined) return { type, status: "False", reason: "Invalid", message: problem.message };
   if (service === undefined) return { type, status: "False", reason: "AddressNotAssigned", message: `the Service of ${hostname} is not there yet` };
   if (!hasReadyEndpoint) {

@@ -1,13 +1,14 @@
 /** From a GRPCRoute to what it says: a call is a POST to `/<service>/<method>` (controller contract 5.2). */
 import type { GrpcRouteMatch, GrpcRouteObject, GrpcRouteRule } from "@fairway/kube";
 import { compilePattern, InvalidValueError, noHeaderChanges, type PathMatch, type RouteMatch } from "@fairway/model";
-import { Problems, type RouteReading, type RuleReading, readBackends, readFilters, readHeaderMatches } from "./route-reading.ts";
+import { Problems, parentsOf, type RouteReading, type RuleReading, readBackends, readFilters, readHeaderMatches } from "./route-reading.ts";
 
 /** Names of protobuf services and methods. */
 const grpcName = /^[A-Za-z_][A-Za-z_0-9.]*$/;
 const anyName = "[^/]+";
 
-export function readGrpcRoute({ metadata, spec = {} }: GrpcRouteObject): RouteReading {
+export function readGrpcRoute(object: GrpcRouteObject): RouteReading {
+  const { metadata, spec = {} } = object;
   const namespace = metadata.namespace ?? "";
   const rules = spec.rules ?? [{}];
   return {
@@ -16,7 +17,7 @@ export function readGrpcRoute({ metadata, spec = {} }: GrpcRouteObject): RouteRe
     namespace,
     name: metadata.name,
     created: metadata.creationTimestamp ?? "",
-    parents: spec.parentRefs ?? [],
+    parents: parentsOf(object),
     rules: rules.map((rule, index) => readRule(rule, rule.name ?? `${namespace}.${metadata.name}.${index}`, `spec.rules[${index}]`)),
   };
 }

@@ -3,6 +3,7 @@ import type { HttpRouteMatch, HttpRouteObject, HttpRouteRule } from "@fairway/ku
 import { compilePattern, InvalidValueError, noHeaderChanges, type PathMatch, type RetryPolicy, type RouteMatch } from "@fairway/model";
 import {
   Problems,
+  parentsOf,
   type RouteReading,
   type RuleAction,
   type RuleReading,
@@ -22,7 +23,8 @@ const maxAttempts = 100;
 const defaultBackoffMs = 25;
 const backoffSpan = 10;
 
-export function readHttpRoute({ metadata, spec = {} }: HttpRouteObject): RouteReading {
+export function readHttpRoute(object: HttpRouteObject): RouteReading {
+  const { metadata, spec = {} } = object;
   const namespace = metadata.namespace ?? "";
   const rules = spec.rules ?? [{}];
   return {
@@ -31,7 +33,7 @@ export function readHttpRoute({ metadata, spec = {} }: HttpRouteObject): RouteRe
     namespace,
     name: metadata.name,
     created: metadata.creationTimestamp ?? "",
-    parents: spec.parentRefs ?? [],
+    parents: parentsOf(object),
     rules: rules.map((rule, index) => readRule(rule, rule.name ?? `${namespace}.${metadata.name}.${index}`, `spec.rules[${index}]`)),
   };
 }

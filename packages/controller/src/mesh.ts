@@ -29,7 +29,7 @@ import { convertService, isSelectorless, selects } from "./services.ts";
 import type { MeshSettings } from "./settings.ts";
 import { derivePrograms, type Programs } from "./waypoint-programs.ts";
 import { type Binding, isGatewayService, readWaypoint, resolveBinding, type Waypoint, type WaypointReference } from "./waypoints.ts";
-import { convertPod, convertSlice, podAddresses, sliceNames, slicePods } from "./workloads.ts";
+import { convertPod, convertSlice, mayHaveAddresses, podAddresses, sliceNames, slicePods } from "./workloads.ts";
 
 export interface Mesh {
   /** Pods, and endpoints that are not pods. */
@@ -127,7 +127,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
   };
   const podBindings = derive<Pod, Binding>(pods, (pod, fetch) => {
     // Asked first, so that a pod without addresses depends on nothing.
-    if (podAddresses(pod).length === 0) return undefined;
+    if (!mayHaveAddresses(pod)) return undefined;
     if (ownGatewayOf(fetch, pod) !== undefined) return { kind: "none" };
     const { namespace = "", labels = {} } = pod.metadata;
     return bindingOf(fetch, { kind: "workload", namespace, labels, serviceAccount: () => pod.spec?.serviceAccountName });
@@ -135,7 +135,7 @@ export function deriveMesh(inputs: Inputs, settings: MeshSettings): Mesh {
 
   // Keys only, so that a service that changes otherwise leaves the pods' membership alone.
   const podServices = derive(pods, (pod, fetch): readonly string[] | undefined => {
-    if (podAddresses(pod).length === 0) return undefined;
+    if (!mayHaveAddresses(pod)) return undefined;
     const { namespace = "", name, labels = {}, uid } = pod.metadata;
     const selecting = Object.entries(labels)
       .flatMap(([key, value]) => fetch.lookup(servicesByLabel, labelIn(namespace, key, value)))

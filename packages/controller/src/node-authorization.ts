@@ -7,6 +7,7 @@ import type { GatewayObject, Namespace, Pod } from "@fairway/kube";
 import { type Identity, type SpiffeId, spiffeId, tryParseSpiffeId } from "@fairway/model";
 import type { Caller } from "./callers.ts";
 import { annotation, label, noLabels } from "./labels.ts";
+import { waypointAccount } from "./waypoint-classes.ts";
 
 export interface NodeFacts {
   pod(namespace: string, name: string): Pod | undefined;
@@ -69,7 +70,7 @@ export function waypointOf(caller: Caller, facts: NodeFacts): { readonly key: st
   if ((labels[label.gatewayManaged] ?? "") === "") return { refused: `${named} carries no label ${label.gatewayManaged}` };
   const gateway = facts.gateway(namespace, name);
   if (gateway === undefined) return { refused: `${named} is of Gateway ${namespace}/${name}, which does not exist` };
-  const account = gateway.metadata.annotations?.[annotation.gatewayServiceAccount] ?? name;
+  const account = waypointAccount(gateway);
   if (caller.serviceAccount !== account) {
     return { refused: `${named} runs as ${caller.serviceAccount}; Gateway ${namespace}/${name} runs as ${account}` };
   }

@@ -35,7 +35,8 @@ const actions: ReadonlyMap<string, Action> = new Map([
 
 /** Whether a waypoint enforces the policy: it names its targets. Such a policy is never sent to ztunnels. */
 export function hasTargets({ spec }: { readonly spec?: Targeting }): boolean {
-  return spec?.targetRef !== undefined || (spec?.targetRefs?.length ?? 0) > 0;
+  const several = spec?.targetRefs ?? [];
+  return spec?.targetRef !== undefined || !Array.isArray(several) || several.length > 0;
 }
 
 function rulePath(index: number): string {

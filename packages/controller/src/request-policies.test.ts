@@ -170,6 +170,7 @@ test("objects that the schema would never let in allow nothing and break nothing
     t.false(authorizeRequest([converted], facts({})).allowed);
     t.true(problems.length > 0);
   }
+  for (const odd of [3, "x", [null], [3], { kind: "Service" }]) t.notThrows(() => convert({ targetRefs: odd, rules: [{}] } as never));
 });
 
 test("no rule, whatever its values, makes the conversion throw, and what cannot be read never allows", (t) => {

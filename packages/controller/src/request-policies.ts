@@ -8,7 +8,7 @@ import { messageOf } from "@fairway/runtime";
 import { isCore } from "./backends.ts";
 import { annotation } from "./labels.ts";
 import { readRequestRule } from "./request-conditions.ts";
-import { unknownFields } from "./unknown-fields.ts";
+import { isRecord, unknownFields } from "./unknown-fields.ts";
 
 export interface RequestPolicyOutcome {
   /** `namespace/name` */
@@ -79,8 +79,10 @@ export interface Targeting {
   readonly targetRefs?: readonly PolicyTargetReference[];
 }
 
+/** Nothing is assumed of their shape: definitions that others installed may let anything in. */
 export function targetsOf({ targetRef, targetRefs = [] }: Targeting): readonly PolicyTargetReference[] {
-  return targetRefs.length > 0 ? targetRefs : targetRef === undefined ? [] : [targetRef];
+  const several: readonly (PolicyTargetReference | undefined)[] = Array.isArray(targetRefs) && targetRefs.length === 0 ? [targetRef] : [targetRefs].flat();
+  return several.filter((target): target is PolicyTargetReference => isRecord(target));
 }
 
 /** The targets that a waypoint looks for; others are said in the status and concern nobody. */

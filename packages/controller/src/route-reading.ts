@@ -105,7 +105,8 @@ export function readSafely<T extends KubeObject>(kind: RouteKind, object: T, rea
   }
 }
 
-function parentsOf(object: KubeObject): readonly RouteParentReference[] {
+/** What names a parent at all; the definitions let nothing else in. */
+export function parentsOf(object: KubeObject): readonly RouteParentReference[] {
   const { spec } = object as { spec?: { parentRefs?: unknown } };
   const parents = spec?.parentRefs;
   return Array.isArray(parents) ? parents.filter((parent): parent is RouteParentReference => isRecord(parent) && typeof parent["name"] === "string") : [];

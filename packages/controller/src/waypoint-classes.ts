@@ -22,3 +22,19 @@ export function isHandsOff({ metadata, spec }: GatewayObject): boolean {
   const addresses = spec?.addresses ?? [];
   return addresses.length > 1 || addresses.some(({ type = "IPAddress" }) => type !== "IPAddress");
 }
+
+type Named = Pick<GatewayObject, "metadata" | "spec">;
+
+/**
+ * Name of the Deployment and the Service. A waypoint of one service account is usually called as the account is, and so is the application that
+ * runs as it: such a waypoint says its class as well (controller contract 3.11).
+ */
+export function waypointObjectName({ metadata: { name, annotations = {} }, spec }: Named): string {
+  const plain = annotations[annotation.forServiceAccount] === undefined ? name : `${name}-${spec?.gatewayClassName ?? ""}`;
+  return annotations[annotation.nameOverride] ?? plain;
+}
+
+/** The service account that its pods run as, and so the identity that they prove. */
+export function waypointAccount(gateway: Named): string {
+  return gateway.metadata.annotations?.[annotation.gatewayServiceAccount] ?? waypointObjectName(gateway);
+}

@@ -85,6 +85,20 @@ test("a Gateway of our class has a ServiceAccount, a Service and a Deployment th
   t.is(kube.store(resources.gateways).get("shop/wp")?.metadata.annotations?.["gateway.istio.io/controller-version"], "5");
 });
 
+test("a waypoint that is called as its service account is, is deployed beside the application of that name", async (t) => {
+  const kube = new FakeKube();
+  kube.set(resources.services, service("api"));
+  kube.set(resources.serviceAccounts, { metadata: { name: "api", namespace: "shop" } });
+  kube.set(resources.gateways, wanted("api", { metadata: { annotations: { "istio.io/for-service-account": "api" } } }));
+  await run(t, kube);
+  const deployment = kube.store(resources.deployments).get("shop/api-fairway-waypoint");
+  t.is(deployment?.spec?.template?.spec?.serviceAccountName, "api-fairway-waypoint", "with an identity of its own");
+  t.truthy(kube.store(resources.services).get("shop/api-fairway-waypoint"));
+  t.is(deployment?.metadata.labels?.["gateway.networking.k8s.io/gateway-name"], "api");
+  t.deepEqual(conditions(kube, "api"), ["Accepted=True Accepted", "Programmed=False AddressNotUsable", "ResolvedRefs=True ResolvedRefs"]);
+  t.is(kube.store(resources.deployments).get("shop/api"), undefined);
+});
+
 test("a waypoint is published when an endpoint is ready, and stays published when none is", async (t) => {
   const kube = new FakeKube();
   kube.set(resources.gateways, wanted("wp"));

@@ -25,7 +25,7 @@ import type { Inputs } from "./inputs.ts";
 import { annotation, isOurRevision, label } from "./labels.ts";
 import type { MeshSettings } from "./settings.ts";
 import { untilAborted } from "./until-aborted.ts";
-import { controllerName, controllerVersion, isHandsOff, isOurClass, managedWaypoint, waypointClassNames } from "./waypoint-classes.ts";
+import { controllerName, controllerVersion, isHandsOff, isOurClass, managedWaypoint, waypointClassNames, waypointObjectName } from "./waypoint-classes.ts";
 import { type WaypointPodSettings, waypointObjects } from "./waypoint-objects.ts";
 
 export interface DeployerOptions {
@@ -98,10 +98,7 @@ export async function runWaypoints(options: DeployerOptions, signal: AbortSignal
   const facts = stack.use(
     derive(ours, (gateway, fetch) => {
       const key = keyOf(gateway);
-      const service = fetch.get(
-        inputs.services,
-        `${gateway.metadata.namespace ?? ""}/${gateway.metadata.annotations?.[annotation.nameOverride] ?? gateway.metadata.name}`,
-      );
+      const service = fetch.get(inputs.services, `${gateway.metadata.namespace ?? ""}/${waypointObjectName(gateway)}`);
       const own = service?.metadata.labels?.[label.gatewayManaged] === managedWaypoint ? service : undefined;
       const endpoints = own === undefined ? [] : fetch.lookup(slices, keyOf(own)).flatMap((slice) => slice.endpoints ?? []);
       const hasReadyEndpoint = endpoints.some(({ conditions }) => conditions?.ready === true);

@@ -3,7 +3,7 @@ import type { Deployment, GatewayObject, PodSpec, Service, ServiceAccount } from
 import type { Labels } from "./labels.ts";
 import { annotation, label } from "./labels.ts";
 import type { MeshSettings } from "./settings.ts";
-import { managedWaypoint } from "./waypoint-classes.ts";
+import { managedWaypoint, waypointAccount, waypointObjectName } from "./waypoint-classes.ts";
 
 /** What the pods of all waypoints have in common; the chart's values. */
 export interface WaypointPodSettings {
@@ -57,8 +57,8 @@ export function waypointObjects(gateway: GatewayObject, settings: MeshSettings, 
     annotations: infrastructure.annotations,
     ownerReferences: [{ apiVersion: "gateway.networking.k8s.io/v1", kind: "Gateway", name, uid: metadata.uid ?? "" }],
   };
-  const objectName = annotations[annotation.nameOverride] ?? name;
-  const accountName = annotations[annotation.gatewayServiceAccount] ?? name;
+  const objectName = waypointObjectName(gateway);
+  const accountName = waypointAccount(gateway);
   const selector = { [label.gatewayName]: name };
   return {
     serviceAccount: { metadata: { ...owned, name: accountName } },

@@ -290,7 +290,10 @@ test("policies reach the service they name, all services of the gateway they nam
 
 test("a route that cannot be read at all harms no other", (t) => {
   const { mesh: made, inputs } = mesh();
+  inputs.referenceGrants.set({ metadata: { name: "odd", namespace: "other" }, spec: { from: [null], to: 3 } } as never);
   inputs.httpRoutes.set(
+    httpRoute("odder", { parentRefs: [null, 3, parent], rules: {} } as never),
+    httpRoute("oddest", { parentRefs: "web" } as never),
     httpRoute("odd", { parentRefs: [parent], rules: [null, { matches: "x", filters: 3 }] } as never),
     httpRoute("fine", routeTo({ name: "fine", backendRefs: [to("web")] })),
   );

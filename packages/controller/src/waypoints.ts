@@ -2,6 +2,7 @@
 import type { GatewayClass, GatewayObject, LabelSelector, ObjectMeta } from "@fairway/kube";
 import { type ApplicationTunnel, type GatewayAddress, isPort, type NetworkId, tryParseIp } from "@fairway/model";
 import { annotation, type Labels, label, matchesSelector } from "./labels.ts";
+import { waypointAccount, waypointObjectName } from "./waypoint-classes.ts";
 
 export type TrafficType = "service" | "workload" | "all" | "none";
 
@@ -68,8 +69,8 @@ export function readWaypoint(gateway: GatewayObject, gatewayClass: GatewayClass 
     namespace,
     name: metadata.name,
     className: spec?.gatewayClassName ?? "",
-    serviceAccount: metadata.annotations?.[annotation.gatewayServiceAccount] ?? metadata.name,
-    address: address ?? expectedAddress({ namespace, name: metadata.name }, context.clusterDomain),
+    serviceAccount: waypointAccount(gateway),
+    address: address ?? expectedAddress({ namespace, name: waypointObjectName(gateway) }, context.clusterDomain),
     ready: address !== undefined && (status?.addresses?.length ?? 0) > 0,
     trafficType: trafficTypeOf(metadata.labels?.[label.waypointFor] ?? gatewayClass?.metadata.labels?.[label.waypointFor]),
     allowedRoutes: { from: routes?.from ?? "Same", selector: routes?.selector },

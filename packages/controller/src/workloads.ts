@@ -29,6 +29,12 @@ export interface WorkloadContext {
   readonly authorizationPolicies: readonly PolicyKey[];
 }
 
+/** Whether `podAddresses` may find any; without reading them. */
+export function mayHaveAddresses({ status = {} }: Pod): boolean {
+  if (status.phase === "Failed" || status.phase === "Succeeded") return false;
+  return (status.podIP ?? "") !== "" || (status.podIPs?.length ?? 0) > 0;
+}
+
 /** A pod is in the mesh's view while it may have network: it has an address and has not ended. */
 export function podAddresses({ status = {} }: Pod): readonly IpAddress[] {
   if (status.phase === "Failed" || status.phase === "Succeeded") return [];
