@@ -2,7 +2,6 @@
 import {
   type AdminHandler,
   type AdminServer,
-  type Clock,
   type LogFilter,
   MeshError,
   type MetricSource,
@@ -13,7 +12,7 @@ import {
   serveAdmin,
 } from "@fairway/runtime";
 import type { Ports } from "./config.ts";
-import { profileRoutes } from "./profile.ts";
+import { type ProfiledThreads, profileRoutes } from "./profile-routes.ts";
 
 export interface AdminOptions {
   readonly ports: Ports;
@@ -23,12 +22,10 @@ export interface AdminOptions {
   readonly logFilter: LogFilter;
   /** The filter was changed. */
   readonly onLogFilter: () => void;
-  readonly clock: Clock;
   readonly dump: () => Promise<unknown>;
   /** Starts a graceful shutdown. */
   readonly quit: () => void;
-  /** Aborts when the servers are to end. */
-  readonly signal: AbortSignal;
+  readonly profiles: ProfiledThreads;
 }
 
 /** Listens on all three; throws RUNTIME_LISTEN_FAILED with none left open. */
@@ -52,9 +49,8 @@ function adminRoutes({
   onLogFilter,
   dump,
   quit,
-  clock,
-  signal,
-}: Pick<AdminOptions, "logFilter" | "onLogFilter" | "dump" | "quit" | "clock" | "signal">): Map<string, AdminHandler> {
+  profiles,
+}: Pick<AdminOptions, "logFilter" | "onLogFilter" | "dump" | "quit" | "profiles">): Map<string, AdminHandler> {
   const routes = new Map<string, AdminHandler>([
     ["/config_dump", async () => ({ contentType: "application/json", body: `${JSON.stringify(await dump(), undefined, 2)}\n` })],
     ["/logging", postOnly(({ url }) => changeLogging(logFilter, onLogFilter, url.searchParams))],
@@ -65,7 +61,7 @@ function adminRoutes({
         return { body: "shutdown now\n" };
       }),
     ],
-    ...profileRoutes(clock, signal),
+    ...profileRoutes(profiles),
   ]);
   routes.set("/", () => ({ contentType: "text/html; charset=utf-8", body: index([...routes.keys()]) }));
   return routes;

@@ -167,6 +167,11 @@ test.serial("administration answers as the reference does, and quits on request"
   t.is((await get(ports.admin, "/debug/pprof/heap/profiling?activate=true", "POST")).status, 200);
   t.true("head" in JSON.parse((await get(ports.admin, "/debug/pprof/heap")).body));
   t.is((await get(ports.admin, "/debug/pprof/heap/profiling?activate=false", "POST")).status, 200);
+  t.is((await get(ports.admin, "/debug/pprof/heap?thread=2")).status, 400);
+  t.is((await get(ports.admin, "/debug/pprof/heap/profiling")).status, 400);
+  const profiles = ["", "&thread=0"].map((thread) => get(ports.admin, `/debug/pprof/profile?seconds=1${thread}`));
+  t.is((await get(ports.admin, "/debug/pprof/profile?seconds=1")).status, 409);
+  for (const { body } of await Promise.all(profiles)) t.true("nodes" in JSON.parse(body));
   t.is((await get(ports.readiness, "/healthz/ready", "POST")).status, 405);
   t.is((await get(ports.admin, "/quitquitquit")).status, 405);
   t.deepEqual(await get(ports.admin, "/quitquitquit", "POST"), { status: 200, body: "shutdown now\n" });

@@ -27,6 +27,7 @@ import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics }
 import { podKinds, refuseTheUnsupported } from "./offered.ts";
 import { type PodState, Pods } from "./pods.ts";
 import { prefetchCertificates } from "./prefetch.ts";
+import { Profiler } from "./profile.ts";
 import type { PodConnections } from "./thread-protocol.ts";
 import { type SpawnThread, spawnThread } from "./traffic-thread.ts";
 import { type PodRequest, type ThreadedPod, TrafficThreads } from "./traffic-threads.ts";
@@ -108,6 +109,7 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
 
   let pods: Serving["pods"] = () => [];
   let draining: PodDrain | undefined;
+  const profiler = new Profiler(clock);
   stack.use(
     await serveAdministration({
       ports: config.proxy.ports,
@@ -116,7 +118,6 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
       readiness,
       logFilter,
       onLogFilter: () => threads.followLogFilter(),
-      clock,
       dump: async () =>
         configDump({
           config,
@@ -127,7 +128,10 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
           drain: await draining?.describe(),
         }),
       quit: () => quit.abort(ztunnelError("ZTUNNEL_POD_STOPPED", "told to quit")),
-      signal: tasks.signal,
+      profiles: {
+        count: () => threads.count,
+        take: (thread, request) => (thread === 0 ? profiler.take(request, { signal: tasks.signal }) : threads.profile(thread, request)),
+      },
     }),
   );
 

@@ -11,6 +11,7 @@ import type { NameRequest } from "./mesh-names.ts";
 import type { MeshQuestion } from "./mesh-question.ts";
 import type { MeshUpdate } from "./mesh-update.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
+import type { ProfileRequest } from "./profile.ts";
 
 /** What a thread is told at its start. */
 export interface ThreadSettings {
@@ -55,6 +56,8 @@ export interface ThreadCalls {
   /** Connections that live, by proxy. */
   readonly sizes: { readonly ask: undefined; readonly answer: ReadonlyMap<number, number> };
   readonly metrics: { readonly ask: undefined; readonly answer: MetricReading };
+  /** Of the thread itself, as JSON text. */
+  readonly profile: { readonly ask: ProfileRequest; readonly answer: string };
   /** Answered after every log line of before was said. */
   readonly flush: { readonly ask: undefined; readonly answer: undefined };
 }

@@ -13,6 +13,7 @@ import { ztunnelError } from "./failure.ts";
 import { MeshDesk, type MeshSession } from "./mesh-desk.ts";
 import { answerName } from "./mesh-names.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
+import type { ProfileRequest } from "./profile.ts";
 import { type PlainError, type PodConnections, plainError, type ThreadSettings } from "./thread-protocol.ts";
 import { type SpawnThread, type ThreadSpeech, TrafficThread } from "./traffic-thread.ts";
 
@@ -138,6 +139,13 @@ export class TrafficThreads implements AsyncDisposable {
 
   metrics(): Promise<readonly MetricReading[]> {
     return Promise.all(this.#threads.map((thread) => thread.call("metrics", undefined)));
+  }
+
+  /** Of thread `number`, from 1. */
+  async profile(number: number, request: ProfileRequest): Promise<string> {
+    const thread = this.#threads[number - 1];
+    if (thread === undefined) throw ztunnelError("ZTUNNEL_THREAD_FAILED", `there is no thread ${number}`);
+    return thread.call("profile", request);
   }
 
   /** Brings every thread to the filter as it is now. */

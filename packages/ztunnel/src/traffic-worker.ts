@@ -15,6 +15,7 @@ import { AskedNames } from "./mesh-names.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { PodProxy, type PodProxyParts } from "./pod-proxy.ts";
+import { Profiler } from "./profile.ts";
 import { fromPlainError, type PodOrder, plainError, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
 import { WorkingSet } from "./working-set.ts";
 
@@ -46,6 +47,7 @@ class TrafficWorker {
   readonly #certificates: HandedCertificates;
   readonly #parts: PodProxyParts;
   readonly #tasks: TaskGroup;
+  readonly #profiler: Profiler;
   readonly #proxies = new Map<number, PodProxy>();
 
   constructor(options: TrafficWorkerOptions) {
@@ -56,6 +58,7 @@ class TrafficWorker {
     this.#lines = new LineSender((text) => this.#say({ kind: "lines", text }));
     const log = createLogger("ztunnel", { format: settings.logFormat, filter: this.#filter, write: this.#lines.write });
     this.#tasks = new TaskGroup(log);
+    this.#profiler = new Profiler(clock);
     this.#mesh = new WorkingSet({
       ask: (question) => this.#say({ kind: "ask-mesh", question }),
       forget: (keys) => this.#say({ kind: "forget-mesh", keys }),
@@ -140,6 +143,8 @@ class TrafficWorker {
         return new Map([...this.#proxies].map(([proxy, { size }]) => [proxy, size]));
       case "metrics":
         return readMetrics(this.#registry);
+      case "profile":
+        return this.#profiler.take(call.ask, { signal: this.#tasks.signal });
       case "flush":
         return this.#lines.flushNow();
       default:
