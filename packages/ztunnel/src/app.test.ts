@@ -51,7 +51,10 @@ class Program {
       log,
       logFilter,
       stop: this.#stop.signal,
-      write: (text) => void this.lines.push(...text.split(/(?<=\n)/)),
+      write: (text, written) => {
+        this.lines.push(...text.split(/(?<=\n)/));
+        written();
+      },
       seams: { ...realSeams, selfTest: async () => {}, spawnThread: spawn ?? threadHere(() => hostPodNetwork({ originalDestination: destination })) },
     }).catch((thrown: unknown) => thrown);
     t.teardown(async () => {

@@ -51,7 +51,7 @@ export interface ZtunnelOptions {
   readonly log: Logger;
   readonly logFilter: LogFilter;
   /** Where the lines of the other threads go; stdout unless told. */
-  readonly write?: (text: string) => void;
+  readonly write?: (text: string, written: () => void) => void;
   /** Aborts when the process is to drain and end. */
   readonly stop: AbortSignal;
   readonly seams?: Seams;
@@ -242,6 +242,7 @@ function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
-function toStdout(text: string): void {
-  process.stdout.write(text);
+function toStdout(text: string, written: () => void): void {
+  // Called also when it failed: a reader that is gone must not stop a thread's log.
+  process.stdout.write(text, () => written());
 }

@@ -25,8 +25,8 @@ export interface TrafficThreadsOptions {
   readonly logFilter: LogFilter;
   readonly log: Logger;
   readonly clock: Clock;
-  /** Takes whole lines. */
-  readonly write: (text: string) => void;
+  /** Takes whole lines, and says when they are written: a thread sends no more before that. */
+  readonly write: (text: string, written: () => void) => void;
   readonly spawn: SpawnThread;
 }
 
@@ -196,8 +196,7 @@ export class TrafficThreads implements AsyncDisposable {
         certificates?.ask(speech.identity);
         break;
       case "lines":
-        this.#options.write(speech.text);
-        thread.tell({ kind: "lines-written" });
+        this.#options.write(speech.text, () => thread.tell({ kind: "lines-written" }));
         break;
     }
   }
