@@ -19,6 +19,8 @@ export interface ConsumedStream {
   readonly closed: boolean;
   /** Our END_STREAM went out. */
   readonly endSent: boolean;
+  /** The code that the peer reset the stream with. */
+  readonly resetCode: number | undefined;
   /** Why the stream ended otherwise than well. */
   failure(): MeshError | undefined;
   /** Called once, by the one who will read and write from now on. */

@@ -1,7 +1,7 @@
 /** A stream as a plain duplex, for what speaks another protocol inside it (double HBONE, ztunnel contract 1.10). */
 import { Duplex } from "node:stream";
 import { MeshError } from "@fairway/runtime";
-import { errorCodes } from "./error-codes.ts";
+import { errorCodes, errorName } from "./error-codes.ts";
 import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 
 type Done = (error?: Error | null) => void;
@@ -12,6 +12,8 @@ export class StreamDuplex extends Duplex implements StreamConsumer {
   #unread = 0;
   /** The write or the end that waits for the stream. */
   #pending: Done | undefined;
+  /** The peer's END_STREAM came. */
+  #ended = false;
 
   constructor(stream: ConsumedStream) {
     super({ allowHalfOpen: true });
@@ -34,11 +36,12 @@ export class StreamDuplex extends Duplex implements StreamConsumer {
   }
 
   onEnd(): void {
+    this.#ended = true;
     this.push(null);
   }
 
   onClosed(): void {
-    const failure = this.#stream.failure();
+    const failure = this.#stream.failure() ?? this.#cut();
     this.#finish(failure ?? null);
     if (failure !== undefined) this.destroy(failure);
     else this.push(null);
@@ -72,6 +75,17 @@ export class StreamDuplex extends Duplex implements StreamConsumer {
     this.#unread = 0;
     this.#stream.abort(errorCodes.cancel);
     done(error);
+  }
+
+  /**
+   * To a copy of bytes a reset with CANCEL is an end like any other (contract 1.8). A protocol whose messages end with their connection must be
+   * able to tell the two apart, or half a message is taken for a whole one.
+   */
+  #cut(): MeshError | undefined {
+    const code = this.#stream.resetCode;
+    if (code === undefined || (code === errorCodes.noError && this.#ended)) return undefined;
+    const reset = errorName(code);
+    return new MeshError("HBONE_RESET", `the peer reset the stream: ${reset}`, { details: { reset } });
   }
 
   #settle(): void {
