@@ -23,7 +23,12 @@ interface Told<Response> {
 
 export interface Conversation<Request, Response> {
   readonly clock: ManualClock;
+  /** Changes the sources; the session hears of it after the debounce. */
+  set(change: Change): void;
+  /** The same, and waits for the debounce. */
   change(change: Change): Promise<void>;
+  /** Type of the oldest response that was not answered. */
+  readonly oldest: Type | undefined;
   ask(type: Type, request?: Partial<Request>): void;
   /** Answers the oldest response that was not answered, with what else the request says. */
   ack(request?: Partial<Request>): void;
@@ -106,20 +111,28 @@ function converse<
     const response = unanswered.shift();
     if (response !== undefined) say({ ...empty(response.typeUrl), responseNonce: response.nonce, ...request });
   };
+  const set = (change: Change): void => {
+    for (const [index, type] of types.entries()) {
+      const entries = Object.entries(change[type] ?? {});
+      sources[index]?.update({
+        set: entries.flatMap(([name, body]) => (body === undefined ? [] : [{ name, body: Buffer.from(body) }])),
+        delete: entries.flatMap(([name, body]) => (body === undefined ? [name] : [])),
+      });
+    }
+  };
   return {
     clock,
     told,
     get stale() {
       return stale;
     },
+    get oldest() {
+      const [response] = unanswered;
+      return types.find((type) => typeUrls[type] === response?.typeUrl);
+    },
+    set,
     async change(change) {
-      for (const [index, type] of types.entries()) {
-        const entries = Object.entries(change[type] ?? {});
-        sources[index]?.update({
-          set: entries.flatMap(([name, body]) => (body === undefined ? [] : [{ name, body: Buffer.from(body) }])),
-          delete: entries.flatMap(([name, body]) => (body === undefined ? [name] : [])),
-        });
-      }
+      set(change);
       await clock.advance(15);
     },
     ask: (type, request = {}) => say({ ...empty(typeUrls[type]), ...request }),
