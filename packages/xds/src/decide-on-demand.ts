@@ -3,7 +3,7 @@
  * nothing new. A waypoint, or a gateway before it, is found out about in this way, without a word here about what leads to what.
  */
 import { emptySnapshot, type IpAddress, type NetworkId, type ServiceKey, type Snapshot, serviceKey } from "@fairway/model";
-import { MeshError, type Watch } from "@fairway/runtime";
+import { errorCode, MeshError, type Watch } from "@fairway/runtime";
 import type { Demand } from "./demand.ts";
 import type { DecideOptions, MeshChange } from "./mesh-source.ts";
 
@@ -24,10 +24,23 @@ export async function decideOnDemand<T>(
     demand.pin([...pods]);
     // No turn passes between the run and the answer: it is the latest state that was looked at.
     const names = [...looked, ...pods];
-    if (demand.use(names) || labels) return result;
+    if (labels) {
+      askQuietly(demand, names);
+      return result;
+    }
+    if (demand.use(names)) return result;
     await demand.fetch(names, { signal });
   }
   throw new MeshError("XDS_DEMAND_UNSETTLED", `a decision looked at something new ${maxRounds} times; do waypoints or gateways lead to each other?`);
+}
+
+/** Nobody is refused for want of a name in a log. */
+function askQuietly(demand: Demand, names: readonly string[]): void {
+  try {
+    demand.use(names);
+  } catch (thrown) {
+    if (errorCode(thrown) !== "XDS_DEMAND_OVERLOADED") throw thrown;
+  }
 }
 
 /** The names under which the control plane knows what `look` looks at. */

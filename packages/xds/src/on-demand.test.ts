@@ -1,5 +1,5 @@
 /** A partial view against our own server, and against one that answers as the reference's does. */
-import { networkId, parseCidr, parseIp, resolveOutbound, type Service, type ServiceKey, serviceKey } from "@fairway/model";
+import { networkId, parseCidr, parseIp, resolveOutbound, type Service, type ServiceKey, type Snapshot, serviceKey } from "@fairway/model";
 import { addressTypeUrl } from "@fairway/protocol";
 import { errorCode, silentLogger, systemClock } from "@fairway/runtime";
 import test from "ava";
@@ -192,6 +192,20 @@ test("what is only for the labels is asked for, and not waited for", async (t) =
   const found = await view.decide((snapshot) => snapshot.workloadByAddress(networkId(""), parseIp("10.9.0.1")), { ...soon(), labels: true });
   t.is(found, undefined);
   await requests.find(({ resourceNamesSubscribe }) => resourceNamesSubscribe.includes("/10.9.0.1"));
+});
+
+test("labels refuse nobody when there are too many names, decisions do", async (t) => {
+  const { target } = await scripted(t, () => undefined);
+  const limits = { ...onDemand, maxNames: 1, answerTimeoutMs: 60_000 };
+  const view = createXdsMeshView({ access: accessTo(target), node, nodeName: undefined, clock: systemClock, log: silentLogger, onDemand: limits });
+  t.teardown(() => view[Symbol.asyncDispose]());
+  const find = (ip: string) => (snapshot: Snapshot) => snapshot.workloadByAddress(networkId(""), parseIp(ip));
+  const left = new AbortController();
+  const waiting = t.throwsAsync(view.decide(find("10.9.0.1"), { signal: left.signal }), { message: "left" });
+  t.is(await view.decide(find("10.9.0.2"), { ...soon(), labels: true }), undefined);
+  t.is(errorCode(await t.throwsAsync(view.decide(find("10.9.0.2"), soon()))), "XDS_DEMAND_OVERLOADED");
+  left.abort(new Error("left"));
+  await waiting;
 });
 
 test("a hostname is looked for in the client's namespace and in its own", async (t) => {
