@@ -240,6 +240,37 @@ services:
   t.regex(body, /istio_dns_requests_total\{request_query_type="a",request_protocol="udp",.*\} 3\n/);
 });
 
+test.serial("with ENABLE_PROXY=false names are all that is served", async (t) => {
+  const port = base + 9;
+  const services = 'services: [{name: api, namespace: default, hostname: api.default.svc.cluster.local, vips: ["/10.0.0.1"], ports: {80: 8080}}]';
+  const env = {
+    PROXY_MODE: "dedicated",
+    PROXY_WORKLOAD_INFO: "default/a/a",
+    LOCAL_XDS: mesh(at(1)).replace("services: []\n", services),
+    ENABLE_PROXY: "false",
+  };
+  const program = new Program(t, { ...env, ISTIO_META_DNS_CAPTURE: "true", ISTIO_META_DNS_PROXY_ADDR: `${at(1)}:${port}` }, () => undefined);
+  await eventually(t, () => program.lines.some((line) => line.includes("ready for connections")));
+  t.is(addressCount(await askUdp(t, at(1), port, question("api.default.svc.cluster.local"))), 1);
+  for (const closed of [ports.outbound, ports.plaintext, ports.hbone]) {
+    const socket = connect({ host: at(1), port: closed });
+    const [error] = await once(socket, "error");
+    t.is(errorCode(error), "ECONNREFUSED", `port ${closed}`);
+  }
+});
+
+test.serial("an application that is told of the program's SOCKS5 port is served by its threads", async (t) => {
+  const app = await application(t, at(1), (socket) => void socket.pipe(socket));
+  const env = { PROXY_MODE: "dedicated", PROXY_WORKLOAD_INFO: "default/a/a", LOCAL_XDS: mesh(at(1)), ENABLE_SOCKS5: "true", EXPLICIT_PROXY_ADDRESS: at(1) };
+  const program = new Program(t, env, () => undefined);
+  await eventually(t, () => program.lines.some((line) => line.includes("ready for connections")));
+  const socket = connect({ host: at(1), port: ports.socks5, allowHalfOpen: true });
+  t.teardown(() => socket.destroy());
+  const address = at(1).split(".").map(Number);
+  socket.end(Buffer.concat([Buffer.of(5, 1, 0, 5, 1, 0, 1, ...address, app.port >> 8, app.port & 255), Buffer.from("asked")]));
+  t.is((await readAll(socket)).subarray(12).toString(), "asked");
+});
+
 test.serial("without its control plane the program runs, is not ready and serves no pod, and still ends when told", async (t) => {
   const program = new Program(t, { XDS_ADDRESS: "http://127.0.0.1:1", INPOD_UDS: "/nonexistent/zds.sock" }, () => undefined);
   const ready = await listening(() => get(ports.readiness, "/healthz/ready"));
