@@ -2,7 +2,7 @@
  * Takes orders over HTTP, WebSocket and gRPC, and says which version of it did: what a waypoint can govern.
  *
  *   GET /            {version, path, …}
- *   GET /flaky       fails every other time with 503, whoever asks
+ *   GET /flaky       fails with 503 the first time that it sees a request, by its x-request-id
  *   WS  /live        sends every message back
  *   gRPC shop.Orders Place (unary), Watch (the server streams), Talk (both stream); messages are JSON
  */
@@ -22,15 +22,23 @@ import { ordersService } from "./orders-service.ts";
 const version = process.env["VERSION"] ?? "v1";
 const mostEvents = 10_000;
 const longestMessage = 64 * 1024;
-let flakyRequests = 0;
+/** Requests that failed once. */
+const failedOnce = new Set<string>();
+const mostRemembered = 10_000;
 
 const http = createServer((request, response) => {
   const path = request.url ?? "/";
-  const failed = path.startsWith("/flaky") && flakyRequests++ % 2 === 0;
-  const { "x-member": member, "x-envoy-attempt-count": attempt } = request.headers;
+  const { "x-member": member, "x-envoy-attempt-count": attempt, "x-request-id": id } = request.headers;
+  const failed = path.startsWith("/flaky") && failsOnce(String(id));
   response.writeHead(failed ? 503 : 200, { "content-type": "application/json", "x-version": version });
-  response.end(`${JSON.stringify({ version, path, host: request.headers.host, member, attempt, pod: process.env["HOSTNAME"] ?? "" })}\n`);
+  response.end(`${JSON.stringify({ version, path, host: request.headers.host, member, attempt, id, pod: process.env["HOSTNAME"] ?? "" })}\n`);
 });
+
+function failsOnce(id: string): boolean {
+  if (failedOnce.delete(id)) return false;
+  if (failedOnce.size < mostRemembered) failedOnce.add(id);
+  return true;
+}
 
 const sockets = new WebSocketServer({ server: http, path: "/live", maxPayload: longestMessage });
 sockets.on("connection", (socket) => {

@@ -7,6 +7,7 @@ import { raiseCluster } from "../raise.ts";
 import { allRolledOut, applyFile, installMesh } from "./mesh.ts";
 import { Observations } from "./observation.ts";
 import { change, enrolTheNamespace, policy, type Stage, withoutTheMesh } from "./stages.ts";
+import { requestPolicy, routing, waypointByNamespace, waypointByServiceAccount } from "./waypoint-stages.ts";
 
 export interface DemoOptions {
   readonly stateFolder: string;
@@ -54,6 +55,10 @@ async function walk(stage: Stage, progress: Progress, stop: AbortSignal): Promis
     ["2 one label enrols the namespace", () => enrolTheNamespace(stage)],
     ["3 policy", () => policy(stage)],
     ["4 change and failure", () => change(stage)],
+    ["5 a waypoint for a namespace", () => waypointByNamespace(stage)],
+    ["6 routing: canary, retries, streams", () => routing(stage)],
+    ["7 policy on requests", () => requestPolicy(stage)],
+    ["8 a waypoint for one service account, and gRPC without a proxy", () => waypointByServiceAccount(stage)],
   ];
   for (const [title, work] of steps) {
     stop.throwIfAborted();
