@@ -15,6 +15,9 @@ const fromFields = new Set(["source"]);
 const toFields = new Set(["operation"]);
 const whenFields = new Set(["key", "values", "notValues"]);
 
+/** Claims whose text is a list of words, unless the token says otherwise. */
+const wordClaims: ReadonlySet<string> = new Set(["scope", "permission"]);
+
 /** How one value of an attribute is read; throws InvalidValueError. */
 type ReadValue = (value: string) => RequestCondition;
 
@@ -167,7 +170,17 @@ function bracketReader(key: string): ReadValue | undefined {
   if (header !== undefined) return (text) => ({ kind: "header", name: header.toLowerCase(), match: orPresent(text) });
   if (!/^request\.auth\.claims(\[[^[\]]+\])+$/.test(key)) return undefined;
   const path = [...key.matchAll(/\[([^[\]]+)\]/g)].map(([, part = ""]) => part);
-  return (text) => claim(path, text);
+  const isWords = path.length === 1 && wordClaims.has(path[0] ?? "");
+  return (text) => (isWords && text !== "*" ? { kind: "claim", path, match: oneWord(text) } : claim(path, text));
+}
+
+/** One of several words in one text, as OAuth writes scopes (RFC 6749, 3.3); a list of them matches as lists do. */
+function oneWord(text: string): TextMatch {
+  const match = readText(text);
+  if (match.kind === "regex") return match;
+  const word = quoted(match.value);
+  const open = { exact: word, prefix: `${word}[^ ]*`, suffix: `[^ ]*${word}`, contains: `[^ ]*${word}[^ ]*` }[match.kind];
+  return { kind: "regex", pattern: compilePattern(`(?:.* )?${open}(?: .*)?`) };
 }
 
 /** `<trust domain>/ns/<namespace>/sa/<service account>`, open at one end. */

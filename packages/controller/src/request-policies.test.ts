@@ -89,6 +89,13 @@ const attributes: readonly [string, AuthorizationRule, readonly Request[], reado
   ["an audience among several", when("request.auth.audiences", ["x"]), [token({ aud: ["y", "x"] })], [token({ aud: "y" })]],
   ["the presenter", when("request.auth.presenter", ["app"]), [token({ azp: "app" })], [token({})]],
   ["a nested claim", when("request.auth.claims[realm][roles]", ["admin"]), [token({ realm: { roles: ["admin"] } })], [token({ roles: ["admin"] })]],
+  [
+    "one scope among several",
+    when("request.auth.claims[scope]", ["read"]),
+    [token({ scope: "write read" }), token({ scope: ["read"] })],
+    [token({ scope: "reader" })],
+  ],
+  ["scopes by prefix", when("request.auth.claims[scope]", ["orders:*"]), [token({ scope: "a orders:read" })], [token({ scope: "my-orders:read" })]],
   ["source.ip", when("source.ip", ["10.0.0.1"]), [{}], [{ source: "10.0.0.2" }]],
   ["remote.ip", when("remote.ip", ["192.0.2.1"]), [{}], [{ remote: "10.0.0.2" }]],
   ["destination.ip", when("destination.ip", ["10.1.0.0/16"]), [{}], []],

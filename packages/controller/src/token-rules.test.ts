@@ -55,6 +55,7 @@ const bad: readonly [string, object, RegExp][] = [
   ["a file for its keys", { issuer: "a", jwksUri: "file:///etc/passwd" }, /jwksUri: is not an http/],
   ["an issuer that cannot be asked", { issuer: "somebody" }, /the issuer must be an http or https URL/],
   ["a field that nobody knows", { issuer: "https://a", audience: ["x"] }, /spec\.jwtRules\[0\]\.audience: no such field/],
+  ["a field that is not honoured", { issuer: "https://a", spaceDelimitedClaims: ["x"] }, /spaceDelimitedClaims: no such field/],
   ["a timeout that is none", { issuer: "https://a", timeout: "soon" }, /timeout/],
 ];
 for (const [title, rule, told] of bad) {

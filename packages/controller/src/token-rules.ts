@@ -32,7 +32,6 @@ const ruleFields: ReadonlySet<string> = new Set([
   "outputClaimToHeaders",
   "forwardOriginalToken",
   "timeout",
-  "spaceDelimitedClaims",
 ]);
 
 /** Never throws. */
