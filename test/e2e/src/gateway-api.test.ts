@@ -1,5 +1,7 @@
 /** The mesh behaviours of the Gateway API's conformance suite that a waypoint covers, one test each, named as there (controller contract 5.6). */
-import { type KubeObject, type ResourceType, resources } from "@fairway/kube";
+import { readFile } from "node:fs/promises";
+import { type KubeObject, parseManifests, type ResourceType, resources } from "@fairway/kube";
+import { checkoutFile } from "@fairway/local-cluster";
 import test, { type ExecutionContext } from "ava";
 import { appOf, echoed, fetchFrom, grpcFrom, grpcPort, raiseEcho, raiseWaypoint, route, untilStatus } from "./echo-apps.ts";
 import type { Fetched } from "./echo-client.ts";
@@ -328,4 +330,43 @@ test.serial("a route with a mistake says so in its status and breaks no other", 
   await until(t, "http://echo/good", from("echo-v1"));
   t.is((await untilStatus(mesh, client, "http://echo/missing", 500)).status, 500);
   t.is((await mesh.cluster.client.list(resources.gateways, { namespace })).length, 1);
+});
+
+/** What the status of each kind must say for a manifest to have been taken as it is written. */
+const verdicts: Readonly<Record<string, { readonly plural: string; readonly version: string; readonly conditions: readonly string[] }>> = {
+  Gateway: { plural: "gateways", version: "v1", conditions: ["Accepted", "Programmed"] },
+  HTTPRoute: { plural: "httproutes", version: "v1", conditions: ["Accepted", "ResolvedRefs"] },
+  GRPCRoute: { plural: "grpcroutes", version: "v1", conditions: ["Accepted", "ResolvedRefs"] },
+  AuthorizationPolicy: { plural: "authorizationpolicies", version: "v1", conditions: ["WaypointAccepted", "ZtunnelAccepted"] },
+};
+
+interface Judged extends KubeObject {
+  spec?: object;
+  status?: { conditions?: Judgement[]; parents?: { conditions: Judgement[] }[] };
+}
+interface Judgement {
+  readonly type: string;
+  readonly status: string;
+  readonly message: string;
+}
+
+test.serial("every manifest of the documentation is taken as it is written", async (t) => {
+  const pages = await Promise.all(["docs/routing.md", "docs/policy.md"].map((path) => readFile(checkoutFile(path), "utf8")));
+  const blocks = pages.flatMap((page) => [...page.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, yaml = ""]) => yaml));
+  t.true(blocks.length > 8);
+  const objects = blocks.flatMap((block) => parseManifests(block)) as Judged[];
+  await mesh.apply(objects);
+  for (const { apiVersion = "", kind = "", metadata } of objects) {
+    const verdict = verdicts[kind];
+    if (verdict === undefined) continue;
+    const type: ResourceType<Judged> = { group: apiVersion.split("/")[0] ?? "", version: verdict.version, plural: verdict.plural, kind, namespaced: true };
+    let last: Judgement[] = [];
+    await eventually(`${kind} ${metadata.name} taken`, async () => {
+      const { status } = await mesh.cluster.client.get(type, metadata.name, metadata.namespace);
+      last = [...(status?.conditions ?? []), ...(status?.parents ?? []).flatMap(({ conditions }) => conditions)].filter((one) =>
+        verdict.conditions.includes(one.type),
+      );
+      return last.length > 0 && last.every((one) => one.status === "True") ? true : undefined;
+    }).catch((thrown: unknown) => t.fail(`${kind} ${metadata.name}: ${JSON.stringify(last)} ${String(thrown)}`));
+  }
 });
