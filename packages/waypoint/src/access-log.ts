@@ -205,10 +205,14 @@ function textLine(entry: Entry): string {
   );
 }
 
+/** What JSON would escape. */
+const needsEscape = /["\\\p{Cc}\u{2028}\u{2029}\u{d800}-\u{dfff}]/u;
+
 /** Nothing that a client sends can end the line or the quotes. */
 function plain(value: Value): string {
   if (value === null || value === "") return "-";
-  return typeof value === "number" ? String(value) : JSON.stringify(value).slice(1, -1);
+  if (typeof value === "number") return String(value);
+  return needsEscape.test(value) ? JSON.stringify(value).slice(1, -1) : value;
 }
 
 function shown(address: SocketAddress | undefined): string | null {

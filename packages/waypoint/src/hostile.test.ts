@@ -126,6 +126,26 @@ test.serial("a client that leaves frees what its request held, upstream too", as
   await stillServes(t, waypoint);
 });
 
+test.serial("a client that leaves in the middle of an answer ends it upstream", async (t) => {
+  let closed = 0;
+  const waypoint = await before(t, (socket) => {
+    const timer = setInterval(() => socket.write(`400\r\n${"x".repeat(1024)}\r\n`), 5);
+    socket.once("close", () => {
+      clearInterval(timer);
+      closed++;
+    });
+    socket.once("end", () => socket.destroy());
+    socket.once("data", () => socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
+  });
+  const client = tcpConnect(await waypoint.captured("a", `${at(200)}:80`), "127.0.0.1");
+  client.on("error", () => undefined);
+  client.write("GET / HTTP/1.1\r\nhost: api\r\n\r\n");
+  await once(client, "data");
+  client.destroy();
+  await eventually(t, () => [...waypoint.proxy.clusters()].every(({ breakers }) => breakers.taken("requests") === 0 && breakers.taken("connections") === 0));
+  await eventually(t, () => closed === 1);
+});
+
 for (const [name, request] of [
   ["two lengths", "POST / HTTP/1.1\r\nhost: api\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello"],
   ["a length and chunks", "POST / HTTP/1.1\r\nhost: api\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"],

@@ -49,8 +49,8 @@ export interface UpstreamRequest {
   /** Endpoints not to be asked again; the chosen one is added. */
   readonly tried: Set<string>;
   readonly signal: AbortSignal;
-  /** Breaks the answer's body off. */
-  readonly bodySignal: AbortSignal;
+  /** Breaks the answer's body off; who reads it can do so himself. */
+  readonly bodySignal?: AbortSignal;
   readonly onChosen?: (endpoint: Endpoint) => void;
 }
 
@@ -232,7 +232,7 @@ export class Upstreams {
   }
 
   /** Until the last byte of the answer the request counts, and its end is what the endpoint's health is judged by. */
-  #following(state: ClusterState, host: Host, answer: Answer, signal: AbortSignal, release: () => void): Answer {
+  #following(state: ClusterState, host: Host, answer: Answer, signal: AbortSignal | undefined, release: () => void): Answer {
     const { clock } = this.#parts;
     if (answer.body.length === 0) {
       release();
@@ -240,10 +240,10 @@ export class Upstreams {
       return answer;
     }
     const body = watchBody(answer.body, {
-      signal,
-      onOver: (error) => {
+      ...(signal === undefined ? {} : { signal }),
+      onOver: (error, _, isCancelled) => {
         release();
-        const broken = error !== undefined && !signal.aborted && errorCode(error) !== "WAYPOINT_CLIENT_GONE";
+        const broken = error !== undefined && !isCancelled;
         state.observe(host, broken ? { kind: "failure" } : { kind: "answer", status: answer.status }, clock.monotonic());
       },
     });

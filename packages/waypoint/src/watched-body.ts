@@ -3,8 +3,8 @@ import type { HeaderFields } from "@fairway/model";
 import type { Body, BodySink } from "./body.ts";
 
 export interface BodyObserver {
-  /** Called exactly once: the end, with trailers or the error that broke the body off. */
-  readonly onOver: (error: Error | undefined, trailers: HeaderFields | undefined) => void;
+  /** Called exactly once: the end, with trailers or the error that broke the body off; `isCancelled`: the reader's end did, not the source's. */
+  readonly onOver: (error: Error | undefined, trailers: HeaderFields | undefined, isCancelled: boolean) => void;
   /** Per chunk; keep it cheap. */
   readonly onBytes?: (bytes: number) => void;
   /** Aborting breaks the body off at both ends. */
@@ -15,16 +15,16 @@ export interface BodyObserver {
 export function watchBody(body: Body, { onOver, onBytes, signal }: BodyObserver): Body {
   let over = false;
   let outer: BodySink | undefined;
-  const finish = (error: Error | undefined, trailers?: HeaderFields): boolean => {
+  const finish = (error: Error | undefined, trailers?: HeaderFields, isCancelled = false): boolean => {
     if (over) return false;
     over = true;
     signal?.removeEventListener("abort", onAbort);
-    onOver(error, trailers);
+    onOver(error, trailers, isCancelled);
     return true;
   };
   const onAbort = (): void => {
     const reason = signal?.reason instanceof Error ? signal.reason : new Error("aborted");
-    if (!finish(reason)) return;
+    if (!finish(reason, undefined, true)) return;
     body.cancel(reason);
     outer?.fail(reason);
   };
@@ -59,7 +59,7 @@ export function watchBody(body: Body, { onOver, onBytes, signal }: BodyObserver)
       });
     },
     cancel(reason) {
-      if (finish(reason)) body.cancel(reason);
+      if (finish(reason, undefined, true)) body.cancel(reason);
     },
   };
 }

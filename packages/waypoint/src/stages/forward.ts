@@ -21,7 +21,6 @@ export function forward({ upstreams, now }: ForwardOptions): Stage {
       body: exchange.body,
       tried: attempt.tried,
       signal: attempt.signal,
-      bodySignal: exchange.signal,
       onChosen: ({ address, workload }) => {
         record.upstream = address;
         record.workload = workload;

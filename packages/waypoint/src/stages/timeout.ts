@@ -7,9 +7,10 @@ import type { Clock } from "@fairway/runtime";
 import type { Exchange, Stage } from "../exchange.ts";
 import { type WaypointCode, waypointError } from "../failure.ts";
 import { formatGrpcTimeout, parseGrpcTimeout } from "../grpc-timeout.ts";
+import { watchBody } from "../watched-body.ts";
 
 export function timeout({ clock }: { readonly clock: Clock }): Stage {
-  return (exchange, next) => {
+  return async (exchange, next) => {
     const limit = limitOf(exchange);
     if (limit === undefined || exchange.request.upgrade !== undefined) return next();
     const left = Math.max(0, limit.ms - (clock.monotonic() - exchange.startedAt));
@@ -23,7 +24,9 @@ export function timeout({ clock }: { readonly clock: Clock }): Stage {
       headers.set("grpc-timeout", formatGrpcTimeout(left));
       exchange.head = { ...exchange.head, headers };
     }
-    return next();
+    const answer = await next();
+    // A client that leaves cancels the body; that the time is up nobody else would notice.
+    return answer.body.length === 0 ? answer : { ...answer, body: watchBody(answer.body, { onOver: () => undefined, signal: exchange.signal }) };
   };
 }
 
