@@ -121,10 +121,12 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
   await connection.receive({ signal: forever });
   t.deepEqual(await get(ports.readiness, "/healthz/ready"), { status: 200, body: "ready\n" });
 
+  await get(ports.admin, "/logging?level=access=debug", "POST");
   const socket = connect({ host: at(1), port: ports.outbound, allowHalfOpen: true });
   t.teardown(() => socket.destroy());
   socket.write("to myself through my own tunnel");
   await once(socket, "data");
+  await eventually(t, () => program.lines.filter((line) => line.includes("debug\taccess\tconnection opened")).length === 2);
 
   const dump = JSON.parse((await get(ports.admin, "/config_dump")).body);
   t.is(dump.workloads[0].protocol, "HBONE");

@@ -28,11 +28,14 @@ export interface TunnelTarget {
   readonly workload: Workload | undefined;
 }
 
+/** Twice the tunnels that a pool keeps: those under way count too. */
+const maxFollowed = 1_000;
+
 export class Tunnels implements AsyncDisposable {
   readonly #scope: TunnelScope;
   readonly #pool: TunnelPool;
   readonly #subscription: Disposable;
-  /** Workloads that tunnels may lead to, as they were when dialled. */
+  /** Workloads that tunnels may lead to, as they were when dialled; those asked for longest ago first. */
   readonly #dialled = new Map<WorkloadUid, Workload>();
 
   constructor(scope: TunnelScope, metrics: HboneMetrics) {
@@ -55,7 +58,7 @@ export class Tunnels implements AsyncDisposable {
    * nothing that is expected), ZTUNNEL_HTTP2_HANDSHAKE, HBONE_REFUSED, HBONE_TUNNEL_LOST, or the signal's reason.
    */
   open({ address, source, expected, workload }: TunnelTarget, request: ConnectRequest, { signal }: { signal: AbortSignal }): Promise<OpenedStream> {
-    if (workload !== undefined) this.#dialled.set(workload.uid, workload);
+    if (workload !== undefined) this.#follow(workload);
     const key = { owner: this.#scope.owner, source, expected, workload: workload?.uid, address: formatSocketAddress(address) };
     return this.#pool.open(key, request, (dialing) => this.#dial({ address, source, expected, workload }, dialing), { signal });
   }
@@ -78,6 +81,14 @@ export class Tunnels implements AsyncDisposable {
       });
     const proven = await tls.connect(socket, certificate, expected, { signal });
     return proven.socket;
+  }
+
+  /** The pool lets go of the tunnels asked for longest ago, of fewer workloads than are followed here. */
+  #follow(workload: Workload): void {
+    this.#dialled.delete(workload.uid);
+    this.#dialled.set(workload.uid, workload);
+    const oldest = this.#dialled.size > maxFollowed ? this.#dialled.keys().next() : undefined;
+    if (oldest?.done === false) this.#dialled.delete(oldest.value);
   }
 
   async #forgetTheGone(): Promise<void> {
