@@ -41,7 +41,7 @@ export interface Exchange {
   readonly record: ExchangeRecord;
   /** Ends the exchange: whatever waits for it stops with `reason`. */
   abort(reason: Error): void;
-  /** Called once, when the client's side is over. */
+  /** Calls `listener` once, when the client's side is over; at once when it is already. */
   onDone(listener: (delivery: Delivery) => void): void;
 }
 

@@ -126,6 +126,20 @@ test.serial("a client that leaves frees what its request held, upstream too", as
   await stillServes(t, waypoint);
 });
 
+test.serial("an answer that takes longer than its route allows is broken off, never completed", async (t) => {
+  const waypoint = await before(
+    t,
+    (socket) => {
+      const timer = setInterval(() => socket.write("1\r\nx\r\n"), 10);
+      socket.once("close", () => clearInterval(timer));
+      socket.once("data", () => socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
+    },
+    200,
+  );
+  await t.throwsAsync(waypoint.request("a", `${at(200)}:80`, "/"));
+  await eventually(t, () => [...waypoint.proxy.clusters()].every(({ breakers }) => breakers.taken("requests") === 0 && breakers.taken("connections") === 0));
+});
+
 test.serial("a client that leaves in the middle of an answer ends it upstream", async (t) => {
   let closed = 0;
   const waypoint = await before(t, (socket) => {

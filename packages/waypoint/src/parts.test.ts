@@ -232,6 +232,7 @@ test("headers of an exchange are the client's own until a stage changes them", (
   exchange.onDone(() => seen.push("inner"));
   done();
   done();
-  t.deepEqual(seen, ["inner", "outer"]);
+  exchange.onDone(() => seen.push("late"));
+  t.deepEqual(seen, ["inner", "outer", "late"]);
   t.deepEqual([...new HeaderFields([...exchange.head.headers.flat])], [["a", "1"]]);
 });

@@ -20,6 +20,7 @@ export class RequestExchange implements Exchange {
   attempt: Attempt;
   readonly #controller = new AbortController();
   readonly #listeners: ((delivery: Delivery) => void)[] = [];
+  #delivery: Delivery | undefined;
 
   constructor(request: IncomingRequest, downstream: Downstream, startedAt: number) {
     this.request = request;
@@ -52,10 +53,12 @@ export class RequestExchange implements Exchange {
   }
 
   onDone(listener: (delivery: Delivery) => void): void {
-    this.#listeners.push(listener);
+    if (this.#delivery === undefined) this.#listeners.push(listener);
+    else listener(this.#delivery);
   }
 
   #over(delivery: Delivery): void {
+    this.#delivery = delivery;
     // Innermost first: what the upstream half has to say is in the record before the log is written.
     for (const listener of this.#listeners.splice(0).reverse()) listener(delivery);
     if (delivery.error !== undefined)

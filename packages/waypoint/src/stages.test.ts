@@ -135,6 +135,11 @@ test("a request of a long tunnel is governed by what is in force when it comes",
   const changed = apiConfig({ vip: "10.0.0.1", endpoints: [], port: { policies: [denyAdmin] } });
   await through([govern({ config: () => changed })], exchange, async () => answer(200));
   t.deepEqual(exchange.downstream.port.policies, [denyAdmin]);
+  const stage = govern({ config: () => changed });
+  const [first, second] = [testExchange(), testExchange()];
+  second.exchange.downstream = first.exchange.downstream;
+  for (const { exchange: each } of [first, second]) await through([stage], each, async () => answer(200));
+  t.is(first.exchange.downstream, second.exchange.downstream, "requests of one connection share it");
   const gone = testExchange();
   const refused = await through([rescue(), govern({ config: () => ({ ...changed, targets: new Map() }) })], gone.exchange, async () => answer(200));
   t.is(refused.status, 503);
