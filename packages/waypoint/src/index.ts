@@ -19,3 +19,4 @@ export {
 } from "./http-connection.ts";
 export type { ThreadSettings, ToMain, ToThread } from "./thread-protocol.ts";
 export { runTrafficWorker } from "./traffic-worker.ts";
+export { boundYoungObjects, trafficThreadMemory } from "./young-objects.ts";

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /** `fairway-waypoint [proxy|version|help]`: reads the environment, runs until told to stop. */
-import { collectYoungObjectsEarly } from "@fairway/hbone";
 import { createLogger, LogFilter, runProgram } from "@fairway/runtime";
 import { runWaypoint } from "./app.ts";
 import { logFormat, readConfig } from "./environment.ts";
 import { version } from "./version.ts";
+import { boundYoungObjects } from "./young-objects.ts";
 
 const usage = `Usage: fairway-waypoint [command]
 
@@ -15,7 +15,7 @@ const usage = `Usage: fairway-waypoint [command]
 
 switch (process.argv[2] ?? "proxy") {
   case "proxy":
-    collectYoungObjectsEarly();
+    boundYoungObjects();
     await runProxy();
     break;
   case "version":

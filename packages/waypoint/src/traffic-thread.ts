@@ -3,6 +3,7 @@ import { type MessagePort, Worker } from "node:worker_threads";
 import type { Clock } from "@fairway/runtime";
 import { waypointError } from "./failure.ts";
 import { fromPlainError, type ThreadCall, type ThreadCalls, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
+import { trafficThreadMemory } from "./young-objects.ts";
 
 /** A thread that runs `traffic-worker.ts` at the other end of `port`. */
 export interface SpawnedThread {
@@ -20,6 +21,7 @@ export const spawnThread: SpawnThread = (settings) => {
     name: `traffic ${settings.thread}`,
     workerData: { port: port2, settings },
     transferList: [port2],
+    resourceLimits: trafficThreadMemory,
   });
   const { promise: died, resolve } = Promise.withResolvers<Error>();
   let told = false;

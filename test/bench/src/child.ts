@@ -22,15 +22,15 @@ export function killAll(): void {
   for (const child of live) child.kill("SIGKILL");
 }
 
-/** Starts a program of this package, on `core` or wherever there is room; resolves when it answered `setup`. */
+/** Starts a program of this package with `flags` of Node, on `core` or wherever there is room; resolves when it answered `setup`. */
 export async function startProgram(
   file: string,
   core: number | undefined,
   setup: unknown,
-  { profile = false }: { profile?: boolean } = {},
+  { profile = false, flags = [] }: { readonly profile?: boolean; readonly flags?: readonly string[] } = {},
 ): Promise<{ child: Child; answer: unknown }> {
   const path = fileURLToPath(new URL(file, import.meta.url));
-  const process_ = spawnOn(core, process.execPath, [...(profile ? nodeOptions : []), path], ["ignore", "inherit", "inherit", "ipc"]);
+  const process_ = spawnOn(core, process.execPath, [...flags, ...(profile ? nodeOptions : []), path], ["ignore", "inherit", "inherit", "ipc"]);
   const child = wrap(process_, file);
   try {
     return { child, answer: await child.ask(setup) };

@@ -1,7 +1,7 @@
 /** Our waypoint as the bench's proxy: one traffic thread as the program runs it, with metrics and access log, told what to serve as the main thread tells it. */
 import { createWriteStream } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
-import { collectYoungObjectsEarly, defaultEngineName } from "@fairway/hbone";
+import { defaultEngineName } from "@fairway/hbone";
 import {
   type Cluster,
   type ClusterEndpoints,
@@ -28,7 +28,7 @@ import {
   routeTypeUrl,
 } from "@fairway/protocol";
 import { systemClock } from "@fairway/runtime";
-import { createCodecs, defaultHttpLimits, type ProxyConfig, runTrafficWorker, type ToMain, type ToThread } from "@fairway/waypoint";
+import { boundYoungObjects, createCodecs, defaultHttpLimits, type ProxyConfig, runTrafficWorker, type ToMain, type ToThread } from "@fairway/waypoint";
 import { serveParent } from "../child.ts";
 import { certificateOf, clientIdentity, serverIdentity, waypointIdentity } from "../identities.ts";
 import { service } from "./measures.ts";
@@ -36,7 +36,7 @@ import { service } from "./measures.ts";
 const uid = "Kubernetes//Pod/bench/app" as WorkloadUid;
 const clusterOf = (port: number): string => `inbound-vip|${port}|http|${service.hostname}`;
 
-collectYoungObjectsEarly();
+boundYoungObjects();
 
 serveParent(async ({ authority, tunnelPort }: { authority: AuthorityPem; tunnelPort: number }): Promise<{ port: number }> => {
   const { port1, port2 } = new MessageChannel();

@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { AuthorityPem } from "@fairway/pki";
+import { trafficThreadMemory } from "@fairway/waypoint";
 import { type Child, killAll, pinned, startProgram } from "../child.ts";
 import { newAuthority } from "../identities.ts";
 import { machine } from "../machine.ts";
@@ -138,11 +139,19 @@ const measurements: Readonly<Record<(typeof kinds)[number], (arm: Arm, figures: 
   },
 };
 
+/** The hop is a thread of the program in a process of its own, with that thread's memory. */
+const threadFlags: readonly string[] = [`--max-semi-space-size=${(trafficThreadMemory.maxYoungGenerationSizeMb ?? 0) / 3}`];
+
 async function startArms(authority: AuthorityPem, ports: BackendPorts, stack: AsyncDisposableStack, say: (text: string) => void): Promise<Arm[]> {
   const isWanted = (name: string): boolean => options.arms === undefined || options.arms.split(",").includes(name);
   const arms: Arm[] = [];
   if (isWanted("waypoint")) {
-    const { child, answer } = await startProgram("./waypoint/hop.js", proxyCore, { authority, tunnelPort: ports.tunnel }, { profile: true });
+    const { child, answer } = await startProgram(
+      "./waypoint/hop.js",
+      proxyCore,
+      { authority, tunnelPort: ports.tunnel },
+      { profile: true, flags: threadFlags },
+    );
     stack.use(child);
     const { port } = answer as { port: number };
     arms.push({ name: "waypoint", target: { carrier: "hbone", port, http2Port: port }, pid: child.pid });
