@@ -4,7 +4,6 @@ import { MeshError } from "@fairway/runtime";
 export type WaypointCode =
   | "WAYPOINT_NOT_BOUND"
   | "WAYPOINT_NOT_PROGRAMMED"
-  | "WAYPOINT_LOOP"
   | "WAYPOINT_IDENTITY"
   | "WAYPOINT_BAD_PATH"
   | "WAYPOINT_TOKEN_REFUSED"
@@ -19,7 +18,6 @@ export type WaypointCode =
   | "WAYPOINT_UPSTREAM_TIMEOUT"
   | "WAYPOINT_PER_TRY_TIMEOUT"
   | "WAYPOINT_DEADLINE_EXCEEDED"
-  | "WAYPOINT_RETRY_OVERFLOW"
   | "WAYPOINT_OVERFLOW"
   | "WAYPOINT_REQUEST_MALFORMED"
   | "WAYPOINT_ANSWERED_EARLY"
@@ -35,7 +33,6 @@ export type WaypointCode =
   | "WAYPOINT_LISTEN_FAILED"
   | "WAYPOINT_WORKER_LOST"
   | "WAYPOINT_BAD_LOG_FILTER"
-  | "WAYPOINT_UNSUPPORTED"
   | "WAYPOINT_INTERNAL";
 
 /** A MeshError with one of this package's codes. */

@@ -1,9 +1,9 @@
 /**
- * The circuit breakers of one cluster (waypoint contract rows 41): beyond a limit a request is refused at once rather than queued. Every worker
+ * The circuit breakers of one cluster (waypoint contract row 41): beyond a limit a request is refused at once rather than queued. Every worker
  * thread holds its own, so that a process allows as many times the limit as it has threads.
  */
 import type { ClusterLimits } from "@fairway/model";
-import { type WaypointCode, waypointError } from "./failure.ts";
+import { waypointError } from "./failure.ts";
 
 export type Limited = "connections" | "pending" | "requests" | "retries";
 
@@ -45,9 +45,11 @@ export class Breakers {
   }
 
   /** Throws WAYPOINT_OVERFLOW. */
-  take(what: Limited, code: WaypointCode = "WAYPOINT_OVERFLOW"): () => void {
+  take(what: Limited): () => void {
     const place = this.tryTake(what);
     if (place !== undefined) return place;
-    throw waypointError(code, `${this.#cluster} takes no more: ${limitOf[what]} of ${this.limits[limitOf[what]]} is reached`, { details: { bound: what } });
+    throw waypointError("WAYPOINT_OVERFLOW", `${this.#cluster} takes no more: ${limitOf[what]} of ${this.limits[limitOf[what]]} is reached`, {
+      details: { bound: what },
+    });
   }
 }

@@ -22,11 +22,3 @@ export function end(ip: string | undefined, port: number | undefined): SocketAdd
 export function refuse(socket: Socket): void {
   if (!socket.destroyed) socket.resetAndDestroy();
 }
-
-/**
- * Sockets are paused from their birth until somebody copies them. Call it in the turn in which the copy starts: the first byte is
- * read in a later one.
- */
-export function flowing(socket: Socket): Socket {
-  return socket.resume();
-}

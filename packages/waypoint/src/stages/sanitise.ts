@@ -2,7 +2,7 @@
  * What a client may say of itself and of its request (waypoint contract 2.6, 6.1): nothing that proxies say to each other. Its address is
  * appended to X-Forwarded-For, and the request gets an id.
  */
-import { formatSocketAddress, HeaderFields, type IpAddress, type RequestHead, type SocketAddress, tryParseIp, tryParseSocketAddress } from "@fairway/model";
+import { HeaderFields, type IpAddress, type RequestHead, type SocketAddress, tryParseIp, tryParseSocketAddress } from "@fairway/model";
 import type { Stage } from "../exchange.ts";
 
 export interface SanitiseOptions {
@@ -45,9 +45,4 @@ function remoteOf(headers: HeaderFields, source: SocketAddress, trustedHops: num
   const text = addresses.at(-trustedHops) ?? "";
   const ip: IpAddress | undefined = tryParseIp(text) ?? tryParseSocketAddress(text)?.ip;
   return ip === undefined ? source : { ip, port: 0 };
-}
-
-/** For the log. */
-export function shownAddress(address: SocketAddress): string {
-  return address.port === 0 ? address.ip : formatSocketAddress(address);
 }
