@@ -2,10 +2,12 @@
 export { type AdminHandler, type AdminResponse, type AdminServer, metricsRoutes, readinessRoutes, serveAdmin } from "./admin.ts";
 export { Backoff, type BackoffOptions } from "./backoff.ts";
 export { type Clock, ManualClock, systemClock } from "./clock.ts";
+export { type DeadlineOptions, withDeadline } from "./deadline.ts";
 export { Drain, type DrainOutcome } from "./drain.ts";
 export { parseDuration } from "./duration.ts";
 export { booleanVariable, durationVariable, readEnvironment, z } from "./environment.ts";
 export { assertNever, errorCode, MeshError, type MeshErrorOptions, messageOf } from "./error.ts";
+export { LineSender } from "./line-sender.ts";
 export {
   Bare,
   createLogger,
@@ -31,5 +33,6 @@ export {
 } from "./metrics.ts";
 export { type Program, runProgram } from "./program.ts";
 export { Readiness } from "./readiness.ts";
+export { type Release, releaseOf } from "./release.ts";
 export { TaskGroup } from "./task-group.ts";
 export { type Watch, Watched } from "./watch.ts";

@@ -7,11 +7,21 @@ import type { MessagePort } from "node:worker_threads";
 import { createHboneMetrics } from "@fairway/hbone";
 import { applyChange, emptySnapshot, type SpiffeId, type WaypointConfig } from "@fairway/model";
 import { attachCertificate, createMeshTls, type WorkloadCertificate } from "@fairway/pki";
-import { assertNever, type Clock, createLogger, createRegistry, LogFilter, type MetricRegistry, readMetrics, TaskGroup, Watched } from "@fairway/runtime";
+import {
+  assertNever,
+  type Clock,
+  createLogger,
+  createRegistry,
+  LineSender,
+  LogFilter,
+  type MetricRegistry,
+  readMetrics,
+  TaskGroup,
+  Watched,
+} from "@fairway/runtime";
 import { applyWaypointResources, emptyWaypointState, type MeshChange, type WaypointResources } from "@fairway/xds";
 import { AccessLog } from "./access-log.ts";
 import { dumpCluster } from "./config-dump.ts";
-import { LineSender } from "./line-sender.ts";
 import { createProxyTelemetry } from "./proxy-telemetry.ts";
 import { postDocument, SpanExporter } from "./span-exporter.ts";
 import { plainError, type ThreadCall, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";

@@ -14,10 +14,9 @@ import {
   unlimited,
   type WaypointConfig,
 } from "@fairway/model";
-import { type Clock, errorCode, MeshError } from "@fairway/runtime";
+import { type Clock, errorCode, MeshError, withDeadline } from "@fairway/runtime";
 import type { Body } from "./body.ts";
 import { ClusterState, type ClusterStateOptions, type Host } from "./cluster-state.ts";
-import { withDeadline } from "./deadline.ts";
 import { dial } from "./dial.ts";
 import type { OpenConnections } from "./endpoint-connections.ts";
 import type { Downstream } from "./exchange.ts";

@@ -8,8 +8,7 @@
 import type { PodNetwork } from "@fairway/linux";
 import { formatSocketAddress, ipFamily, type SocketAddress, tryParseIp } from "@fairway/model";
 import { type DnsQuery, isDnsResponseTo, relayedDnsResponse, withDnsId } from "@fairway/protocol";
-import type { Clock } from "@fairway/runtime";
-import { withDeadline } from "./deadline.ts";
+import { type Clock, withDeadline } from "@fairway/runtime";
 import { DnsFrames, dnsFrame } from "./dns-frames.ts";
 import type { DnsProtocol } from "./dns-metrics.ts";
 import { ztunnelError } from "./failure.ts";

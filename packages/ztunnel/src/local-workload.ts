@@ -1,10 +1,9 @@
 /** The pod a proxy serves, as the mesh knows it: awaited for a moment when the mesh is behind the node agent (ztunnel contract 4.4). */
 import { type Baggage, formatBaggage } from "@fairway/hbone";
 import { type SpiffeId, type Workload, workloadIdentity } from "@fairway/model";
-import type { Clock } from "@fairway/runtime";
+import { type Clock, withDeadline } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import type { PodName } from "./config.ts";
-import { withDeadline } from "./deadline.ts";
 import { ztunnelError } from "./failure.ts";
 
 /** How long a connection waits for its own workload to become known. */

@@ -3,9 +3,8 @@
  * thread that does not hold the mesh therefore keeps nothing of it, and asks once for each question.
  */
 import { kubernetesSearchDomains, type NameAnswer, type NameQuestion, type NetworkId, resolveName, type Snapshot } from "@fairway/model";
-import type { Clock } from "@fairway/runtime";
+import { type Clock, withDeadline } from "@fairway/runtime";
 import type { DnsConfig } from "./config.ts";
-import { withDeadline } from "./deadline.ts";
 import { ztunnelError } from "./failure.ts";
 
 export interface NameRequest {

@@ -1,8 +1,7 @@
 /** From a next hop to an address: workloads known by name are resolved by this process, in its own namespace (ztunnel contract 5.2). */
 import { lookup } from "node:dns/promises";
 import { type IpAddress, ipFamily, type NextHop, type SocketAddress, tryParseIp } from "@fairway/model";
-import type { Clock } from "@fairway/runtime";
-import { withDeadline } from "./deadline.ts";
+import { type Clock, withDeadline } from "@fairway/runtime";
 import { ztunnelError } from "./failure.ts";
 
 /** Longest wait for a name. */

@@ -1,9 +1,8 @@
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { type NextHop, parseIp, parseSpiffeId, serviceKey } from "@fairway/model";
-import { errorCode, ManualClock } from "@fairway/runtime";
+import { errorCode, ManualClock, withDeadline } from "@fairway/runtime";
 import test from "ava";
-import { withDeadline } from "./deadline.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import { type NameLookup, resolveNextHop, resolveTimeoutMs } from "./next-hop.ts";
 import { proxyHeader } from "./proxy-header.ts";

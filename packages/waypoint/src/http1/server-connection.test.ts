@@ -355,7 +355,7 @@ test("WebSocket is switched to with the key answered, carries bytes both ways, a
     setImmediate(() => request.respond(answer(101, upstream)));
   });
   client.write(
-    get("/ws", "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".slice(0, -2)) + "early",
+    `${get("/ws", "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".slice(0, -2))}early`,
   );
   await turns(4);
   t.is(

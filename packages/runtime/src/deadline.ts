@@ -1,5 +1,5 @@
 /** A wait that ends: at its result, at the caller's signal, or at its deadline with the reason given. */
-import type { Clock } from "@fairway/runtime";
+import type { Clock } from "./clock.ts";
 
 export interface DeadlineOptions {
   readonly clock: Clock;
