@@ -36,7 +36,7 @@ test("workloads and services have the keys that tools parse, without the ones th
       node: "node",
       status: "Healthy",
       clusterId: "Kubernetes",
-      services: { "default/web.default.svc.cluster.local": { "80": 8080 } },
+      services: ["default/web.default.svc.cluster.local"],
       capacity: 1,
     },
   ]);

@@ -82,7 +82,7 @@ function dumpWorkload(workload: Workload): Json {
     status: workload.status === "healthy" ? "Healthy" : "Unhealthy",
     clusterId: workload.clusterId,
     locality: locality && { region: said(locality.region), zone: said(locality.zone), subzone: said(locality.subzone) },
-    services: workload.services.size === 0 ? undefined : Object.fromEntries([...workload.services].map(([key, ports]) => [key, dumpPorts(ports)])),
+    services: saidList([...workload.services.keys()].sort()),
     capacity: workload.capacity,
   };
 }
