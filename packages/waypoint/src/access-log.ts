@@ -17,9 +17,10 @@ export interface AccessLogOptions {
 /** Characters that wait to be written, at most. */
 const maxWaiting = 1024 * 1024;
 const flushAfterMs = 100;
+const linesOfBlock = 32;
 
 type Value = string | number | null;
-type Entry = Readonly<Record<string, Value>>;
+type Entry = Readonly<Record<keyof typeof empty, Value>>;
 
 /** What is known of a request only when it is over. */
 export interface RequestFigures {
@@ -46,7 +47,9 @@ export interface LoggedConnection {
 
 export class AccessLog {
   readonly #options: AccessLogOptions;
-  #waiting: string[] = [];
+  #lines: string[] = [];
+  /** Lines gathered before: one object outlives a collection more cheaply than many. */
+  #blocks: string[] = [];
   #size = 0;
   #timer: Disposable | undefined;
   #dropped = 0;
@@ -100,11 +103,17 @@ export class AccessLog {
   flush(): void {
     this.#timer?.[Symbol.dispose]();
     this.#timer = undefined;
-    if (this.#waiting.length === 0) return;
-    const text = this.#waiting.join("");
-    this.#waiting = [];
+    if (this.#size === 0) return;
+    this.#gather();
+    const text = this.#blocks.join("");
+    this.#blocks = [];
     this.#size = 0;
     this.#options.write(text);
+  }
+
+  #gather(): void {
+    this.#blocks.push(this.#lines.join(""));
+    this.#lines = [];
   }
 
   #log(entry: Entry): void {
@@ -113,13 +122,14 @@ export class AccessLog {
       this.#dropped++;
       return;
     }
-    this.#waiting.push(line);
+    this.#lines.push(line);
     this.#size += line.length;
+    if (this.#lines.length >= linesOfBlock) this.#gather();
     this.#timer ??= this.#options.clock.schedule(flushAfterMs, () => this.flush());
   }
 }
 
-const empty: Entry = {
+const empty = {
   start_time: null,
   method: null,
   path: null,
@@ -193,16 +203,33 @@ function connectionEntry({ downstream, startedAt, durationMs, received, sent, fl
 
 /** `[%START_TIME%] "%REQ(:METHOD)% …`: the reference's default text format. */
 function textLine(entry: Entry): string {
-  const bare = (name: string): string => plain(entry[name] ?? null);
-  const quoted = (name: string): string => `"${plain(entry[name] ?? null)}"`;
-  return (
-    `[${bare("start_time")}] "${bare("method")} ${bare("path")} ${bare("protocol")}" ${bare("response_code")} ${bare("response_flags")} ` +
-    `${bare("response_code_details")} ${bare("connection_termination_details")} ${quoted("upstream_transport_failure_reason")} ` +
-    `${bare("bytes_received")} ${bare("bytes_sent")} ${bare("duration")} ${bare("upstream_service_time")} ${quoted("x_forwarded_for")} ` +
-    `${quoted("user_agent")} ${quoted("request_id")} ${quoted("authority")} ${quoted("upstream_host")} ${bare("upstream_cluster")} ` +
-    `${bare("upstream_local_address")} ${bare("downstream_local_address")} ${bare("downstream_remote_address")} ` +
-    `${bare("requested_server_name")} ${bare("route_name")}\n`
-  );
+  // Joined, and not put together piece by piece, which would keep every piece until the line is written.
+  return [
+    `[${plain(entry.start_time)}]`,
+    `"${plain(entry.method)}`,
+    plain(entry.path),
+    `${plain(entry.protocol)}"`,
+    plain(entry.response_code),
+    plain(entry.response_flags),
+    plain(entry.response_code_details),
+    plain(entry.connection_termination_details),
+    `"${plain(entry.upstream_transport_failure_reason)}"`,
+    plain(entry.bytes_received),
+    plain(entry.bytes_sent),
+    plain(entry.duration),
+    plain(entry.upstream_service_time),
+    `"${plain(entry.x_forwarded_for)}"`,
+    `"${plain(entry.user_agent)}"`,
+    `"${plain(entry.request_id)}"`,
+    `"${plain(entry.authority)}"`,
+    `"${plain(entry.upstream_host)}"`,
+    plain(entry.upstream_cluster),
+    plain(entry.upstream_local_address),
+    plain(entry.downstream_local_address),
+    plain(entry.downstream_remote_address),
+    plain(entry.requested_server_name),
+    `${plain(entry.route_name)}\n`,
+  ].join(" ");
 }
 
 /** What JSON would escape. */

@@ -12,56 +12,83 @@ export interface BodyObserver {
 }
 
 /** The same body. `onOver` is called even when the body never flows, as long as it is cancelled then. */
-export function watchBody(body: Body, { onOver, onBytes, signal }: BodyObserver): Body {
-  let over = false;
-  let outer: BodySink | undefined;
-  const finish = (error: Error | undefined, trailers?: HeaderFields, isCancelled = false): boolean => {
-    if (over) return false;
-    over = true;
-    signal?.removeEventListener("abort", onAbort);
-    onOver(error, trailers, isCancelled);
+export function watchBody(body: Body, observer: BodyObserver): Body {
+  return new WatchedBody(body, observer);
+}
+
+/** Body and sink in one, because every answer passes through some of them. */
+class WatchedBody implements Body, BodySink {
+  readonly length: number | undefined;
+  readonly #body: Body;
+  readonly #observer: BodyObserver;
+  #sink: BodySink | undefined;
+  #over = false;
+
+  constructor(body: Body, observer: BodyObserver) {
+    this.length = body.length;
+    this.#body = body;
+    this.#observer = observer;
+    const { signal } = observer;
+    if (signal === undefined) return;
+    signal.addEventListener("abort", this, { once: true });
+    if (signal.aborted) this.handleEvent();
+  }
+
+  get onReady(): BodySink["onReady"] {
+    return this.#sink?.onReady;
+  }
+
+  set onReady(ready: BodySink["onReady"]) {
+    if (this.#sink !== undefined) this.#sink.onReady = ready;
+  }
+
+  flowInto(sink: BodySink): void {
+    if (this.#over) {
+      sink.fail(this.#reason() ?? new Error("the body is gone"));
+      return;
+    }
+    this.#sink = sink;
+    this.#body.flowInto(this);
+  }
+
+  cancel(reason: Error): void {
+    if (this.#finish(reason, undefined, true)) this.#body.cancel(reason);
+  }
+
+  write(bytes: Uint8Array): boolean {
+    if (this.#over || this.#sink === undefined) return true;
+    this.#observer.onBytes?.(bytes.length);
+    return this.#sink.write(bytes);
+  }
+
+  end(trailers: HeaderFields | undefined): void {
+    if (this.#finish(undefined, trailers, false)) this.#sink?.end(trailers);
+  }
+
+  fail(error: Error): void {
+    if (this.#finish(error, undefined, false)) this.#sink?.fail(error);
+  }
+
+  /** Of the signal. */
+  handleEvent(): void {
+    const reason = this.#reason() ?? new Error("aborted");
+    if (!this.#finish(reason, undefined, true)) return;
+    this.#body.cancel(reason);
+    this.#sink?.fail(reason);
+  }
+
+  #reason(): Error | undefined {
+    const reason: unknown = this.#observer.signal?.reason;
+    return reason instanceof Error ? reason : undefined;
+  }
+
+  #finish(error: Error | undefined, trailers: HeaderFields | undefined, isCancelled: boolean): boolean {
+    if (this.#over) return false;
+    this.#over = true;
+    this.#observer.signal?.removeEventListener("abort", this);
+    this.#observer.onOver(error, trailers, isCancelled);
     return true;
-  };
-  const onAbort = (): void => {
-    const reason = signal?.reason instanceof Error ? signal.reason : new Error("aborted");
-    if (!finish(reason, undefined, true)) return;
-    body.cancel(reason);
-    outer?.fail(reason);
-  };
-  signal?.addEventListener("abort", onAbort, { once: true });
-  if (signal?.aborted) onAbort();
-  return {
-    length: body.length,
-    flowInto(sink) {
-      if (over) {
-        sink.fail(signal?.reason instanceof Error ? signal.reason : new Error("the body is gone"));
-        return;
-      }
-      outer = sink;
-      body.flowInto({
-        write(bytes) {
-          if (over) return true;
-          onBytes?.(bytes.length);
-          return sink.write(bytes);
-        },
-        end(trailers) {
-          if (finish(undefined, trailers)) sink.end(trailers);
-        },
-        fail(error) {
-          if (finish(error)) sink.fail(error);
-        },
-        get onReady() {
-          return sink.onReady;
-        },
-        set onReady(ready) {
-          sink.onReady = ready;
-        },
-      });
-    },
-    cancel(reason) {
-      if (finish(reason, undefined, true)) body.cancel(reason);
-    },
-  };
+  }
 }
 
 /** Takes a body in and drops it, so that its connection can be used again. A body longer than `limit` is cancelled instead. */

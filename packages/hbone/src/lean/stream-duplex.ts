@@ -4,6 +4,9 @@ import { MeshError } from "@fairway/runtime";
 import { errorCodes, errorName } from "./error-codes.ts";
 import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 
+/** Chunks that together are shorter are copied into one frame. */
+const joinBytes = 16 * 1024;
+
 type Done = (error?: Error | null) => void;
 
 export class StreamDuplex extends Duplex implements StreamConsumer {
@@ -60,6 +63,18 @@ export class StreamDuplex extends Duplex implements StreamConsumer {
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
     if (this.#stream.closed) done(this.#stream.failure() ?? closedError());
     else if (this.#stream.send(chunk)) done();
+    else this.#pending = done;
+  }
+
+  /** Written together, sent together: one frame costs what each of many would. */
+  override _writev(chunks: readonly { readonly chunk: Buffer }[], done: Done): void {
+    let bytes = 0;
+    for (const { chunk } of chunks) bytes += chunk.length;
+    const buffers = chunks.map(({ chunk }) => chunk);
+    let sent = true;
+    for (const buffer of bytes > joinBytes ? buffers : [Buffer.concat(buffers, bytes)]) sent = this.#stream.send(buffer) && sent;
+    if (this.#stream.closed) done(this.#stream.failure() ?? closedError());
+    else if (sent) done();
     else this.#pending = done;
   }
 

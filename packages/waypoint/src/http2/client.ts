@@ -98,7 +98,11 @@ class Http2ClientConnection implements ClientConnection {
         reject(signal.reason);
       };
       signal.addEventListener("abort", onAbort, { once: true });
-      const settle = (): void => signal.removeEventListener("abort", onAbort);
+      let settled = false;
+      const settle = (): void => {
+        settled = true;
+        signal.removeEventListener("abort", onAbort);
+      };
       stream.on("error", () => undefined);
       stream.on("headers", (headers, _flags, raw: unknown) => {
         const status = Number(headers[":status"]);
@@ -109,6 +113,7 @@ class Http2ClientConnection implements ClientConnection {
         resolve(answerFrom(stream, Number(headers[":status"]), flags, rawOf(raw), { method, upgrade }));
       });
       stream.once("close", () => {
+        if (settled) return;
         settle();
         const refused = stream.rstCode === NGHTTP2_REFUSED_STREAM;
         const detail =

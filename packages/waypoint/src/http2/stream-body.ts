@@ -43,21 +43,21 @@ export class StreamBody implements Body {
       return;
     }
     const stream = this.#stream;
-    const finish = (error: Error | undefined): void => {
+    const finish = (whole: boolean): void => {
       if (this.#over) return;
       this.#over = true;
-      if (error === undefined) sink.end(this.#trailers);
-      else sink.fail(error);
+      if (whole) sink.end(this.#trailers);
+      else sink.fail(this.#failure());
     };
     const short = (): boolean => this.length !== undefined && this.bytes !== this.length;
     sink.onReady = () => {
       if (!this.#over) stream.resume();
     };
     // A stream that is reset ends too: its code tells the two apart.
-    stream.once("end", () => finish(stream.rstCode === constants.NGHTTP2_NO_ERROR && !short() ? undefined : this.#failure()));
-    stream.once("close", () => finish(this.#failure()));
+    stream.once("end", () => finish(stream.rstCode === constants.NGHTTP2_NO_ERROR && !short()));
+    stream.once("close", () => finish(false));
     if (stream.destroyed) {
-      finish(this.#failure());
+      finish(false);
       return;
     }
     stream.on("data", (chunk: Buffer) => {

@@ -1,17 +1,25 @@
 /** What the route changes on the way there and back (controller contract 5.3): headers, authority, path. */
-import { changedHeaders, type HeaderFields, type RequestHead, rewritten } from "@fairway/model";
+import { changedHeaders, type HeaderChanges, type HeaderFields, noHeaderChanges, type RequestHead, rewritten } from "@fairway/model";
 import type { Exchange, Stage } from "../exchange.ts";
+import type { Answer } from "../http-connection.ts";
 
 export function changeHeaders(): Stage {
-  return async (exchange, next) => {
+  return (exchange, next) => {
     const { route, backend } = exchange;
     if (route === undefined) return next();
     exchange.head = changedHead(exchange.head, exchange);
-    const answer = await next();
-    const inner = backend === undefined ? answer.headers : changedHeaders(answer.headers, backend.responseHeaders);
-    const headers = changedHeaders(inner, route.responseHeaders);
-    return headers === answer.headers ? answer : { ...answer, headers };
+    const ofBackend = backend?.responseHeaders ?? noHeaderChanges;
+    return isNothing(ofBackend) && isNothing(route.responseHeaders) ? next() : changedAnswer(next, ofBackend, route.responseHeaders);
   };
+}
+
+async function changedAnswer(next: () => Promise<Answer>, ofBackend: HeaderChanges, ofRoute: HeaderChanges): Promise<Answer> {
+  const answer = await next();
+  return { ...answer, headers: changedHeaders(changedHeaders(answer.headers, ofBackend), ofRoute) };
+}
+
+function isNothing({ set, add, remove }: HeaderChanges): boolean {
+  return set.length === 0 && add.length === 0 && remove.length === 0;
 }
 
 function changedHead(head: RequestHead, { route, backend }: Pick<Exchange, "route" | "backend">): RequestHead {

@@ -7,10 +7,11 @@ import type { Clock } from "@fairway/runtime";
 import type { Exchange, Stage } from "../exchange.ts";
 import { type WaypointCode, waypointError } from "../failure.ts";
 import { formatGrpcTimeout, parseGrpcTimeout } from "../grpc-timeout.ts";
+import type { Answer } from "../http-connection.ts";
 import { watchBody } from "../watched-body.ts";
 
 export function timeout({ clock }: { readonly clock: Clock }): Stage {
-  return async (exchange, next) => {
+  return (exchange, next) => {
     const limit = limitOf(exchange);
     if (limit === undefined || exchange.request.upgrade !== undefined) return next();
     const left = Math.max(0, limit.ms - (clock.monotonic() - exchange.startedAt));
@@ -24,10 +25,14 @@ export function timeout({ clock }: { readonly clock: Clock }): Stage {
       headers.set("grpc-timeout", formatGrpcTimeout(left));
       exchange.head = { ...exchange.head, headers };
     }
-    const answer = await next();
-    // A client that leaves cancels the body; that the time is up nobody else would notice.
-    return answer.body.length === 0 ? answer : { ...answer, body: watchBody(answer.body, { onOver: () => undefined, signal: exchange.signal }) };
+    return bounded(exchange, next);
   };
+}
+
+async function bounded({ signal }: Exchange, next: () => Promise<Answer>): Promise<Answer> {
+  const answer = await next();
+  // A client that leaves cancels the body; that the time is up nobody else would notice.
+  return answer.body.length === 0 ? answer : { ...answer, body: watchBody(answer.body, { onOver: () => undefined, signal }) };
 }
 
 function limitOf({ route, head }: Exchange): { readonly ms: number; readonly code: WaypointCode; readonly tellsUpstream: boolean } | undefined {

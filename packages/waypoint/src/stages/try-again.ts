@@ -36,12 +36,15 @@ export function tryAgain(options: RetryOptions): Stage {
   };
 }
 
-async function once(exchange: Exchange, options: RetryOptions, policy: RetryPolicy | undefined, next: () => Promise<Answer>): Promise<Answer> {
-  exchange.attempt = { number: 1, signal: exchange.signal, tried: new Set() };
+/** The attempt that every exchange begins with. */
+function once(exchange: Exchange, options: RetryOptions, policy: RetryPolicy | undefined, next: () => Promise<Answer>): Promise<Answer> {
   exchange.record.attempts = 1;
   setAttemptCount(exchange);
-  if (policy?.perTryTimeoutMs === undefined) return next();
-  const outcome = await timed(exchange, options.clock, policy.perTryTimeoutMs, next);
+  return policy?.perTryTimeoutMs === undefined ? next() : onceInTime(exchange, options.clock, policy.perTryTimeoutMs, next);
+}
+
+async function onceInTime(exchange: Exchange, clock: Clock, limitMs: number, next: () => Promise<Answer>): Promise<Answer> {
+  const outcome = await timed(exchange, clock, limitMs, next);
   if ("error" in outcome) throw outcome.error;
   return outcome.answer;
 }
