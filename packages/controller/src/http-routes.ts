@@ -101,13 +101,13 @@ function readLimit(text: string | undefined): number | undefined {
   return limit === 0 ? undefined : limit;
 }
 
-/** The codes asked for, and always what cannot have reached the application or says so itself. */
+/** The codes asked for, and always what failed on the way (GEP-1731), even where it may have reached the application: the rule asks for it. */
 function readRetry(retry: HttpRouteRule["retry"]): RetryPolicy | undefined {
   if (retry === undefined) return undefined;
   const { codes = [], attempts = defaultAttempts, backoff } = retry;
   const baseMs = backoff === undefined ? defaultBackoffMs : Math.max(readDuration(backoff), 1);
   return {
-    on: ["connect-failure", "refused-stream", "unavailable", "cancelled", ...(codes.length === 0 ? [] : (["retriable-status-codes"] as const))],
+    on: ["connect-failure", "refused-stream", "reset", "unavailable", "cancelled", ...(codes.length === 0 ? [] : (["retriable-status-codes"] as const))],
     attempts: readWholeNumber(attempts, 0, maxAttempts),
     statusCodes: codes.map((code) => readWholeNumber(code, 400, 599)),
     perTryTimeoutMs: undefined,

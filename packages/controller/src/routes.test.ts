@@ -116,7 +116,7 @@ test("times: the whole request, each try, and 0s for no limit", (t) => {
 
 test("retries: what a rule asks for, else only what the application cannot have seen; without routes the mesh's default", (t) => {
   t.deepEqual(forward({ retry: { codes: [500, 503], attempts: 3, backoff: "100ms" } }).retry, {
-    on: ["connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"],
+    on: ["connect-failure", "refused-stream", "reset", "unavailable", "cancelled", "retriable-status-codes"],
     attempts: 3,
     statusCodes: [500, 503],
     perTryTimeoutMs: undefined,

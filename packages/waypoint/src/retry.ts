@@ -11,6 +11,9 @@ const grpcConditions: Readonly<Record<string, GrpcRetryCondition>> = {
   "14": "unavailable",
 };
 const conflict = 409;
+const badGateway = 502;
+const serviceUnavailable = 503;
+const gatewayTimeout = 504;
 
 export function shouldRetryAnswer({ on, statusCodes }: RetryPolicy, head: RequestHead, { status, headers }: Pick<Answer, "status" | "headers">): boolean {
   const grpc = isGrpc(head) ? grpcConditions[headers.get("grpc-status") ?? ""] : undefined;
@@ -30,10 +33,16 @@ export function shouldRetryAnswer({ on, statusCodes }: RetryPolicy, head: Reques
   });
 }
 
-/** Failures on the way count as what an upstream would have answered: 503 or 504. */
-export function shouldRetryError({ on }: RetryPolicy, error: unknown): boolean {
+/**
+ * Failures on the way count as what the client would hear of them: 502, 503 or 504. The gRPC conditions ask what an application says of itself, so
+ * that a connection which ended in the middle of a request is none: the application may have acted on it.
+ */
+export function shouldRetryError({ on, statusCodes }: RetryPolicy, error: unknown): boolean {
   const conditions = conditionsOf(error);
-  return on.some((condition) => conditions.includes(condition));
+  const status = statusOf(error);
+  return on.some((condition) =>
+    condition === "retriable-status-codes" ? status !== undefined && statusCodes.includes(status) : conditions.includes(condition),
+  );
 }
 
 function conditionsOf(error: unknown): readonly RetryCondition[] {
@@ -43,23 +52,28 @@ function conditionsOf(error: unknown): readonly RetryCondition[] {
     case "WAYPOINT_UPSTREAM_RESET": {
       const refused = error instanceof MeshError && error.details["refused"] === true;
       const unsent = error instanceof MeshError && error.details["sent"] === false;
-      return [
-        ...(refused ? (["refused-stream"] as const) : []),
-        ...(unsent ? (["connect-failure"] as const) : []),
-        "reset",
-        "gateway-error",
-        "5xx",
-        "unavailable",
-      ];
+      return [...(refused ? (["refused-stream"] as const) : []), ...(unsent ? (["connect-failure"] as const) : []), "reset", "gateway-error", "5xx"];
     }
     case "WAYPOINT_UPSTREAM_GARBAGE":
       return ["reset", "gateway-error", "5xx"];
     case "WAYPOINT_PER_TRY_TIMEOUT":
       return ["reset", "gateway-error", "5xx", "deadline-exceeded"];
-    case "WAYPOINT_OVERFLOW":
-      return [];
     default:
       return [];
+  }
+}
+
+function statusOf(error: unknown): number | undefined {
+  switch (errorCode(error)) {
+    case "WAYPOINT_UPSTREAM_CONNECT":
+    case "WAYPOINT_UPSTREAM_RESET":
+      return serviceUnavailable;
+    case "WAYPOINT_UPSTREAM_GARBAGE":
+      return badGateway;
+    case "WAYPOINT_PER_TRY_TIMEOUT":
+      return gatewayTimeout;
+    default:
+      return undefined;
   }
 }
 

@@ -256,6 +256,25 @@ test("a failure is hidden by another attempt with the whole body, which knows it
   t.is(exchange.record.attempts, 3);
 });
 
+test("a connection that ends in the middle of a request is no reason for another, unless the route asks", async (t) => {
+  const attemptsAfter = async (over: Partial<RetryPolicy>, failure: Error): Promise<number> => {
+    const { exchange } = testExchange();
+    exchange.route = routeTo(forwardTo("api", { retry: { ...policy, ...over } }));
+    await t.throwsAsync(through([tryAgain(retries())], exchange, async () => Promise.reject(failure)));
+    return exchange.record.attempts;
+  };
+  const reset = waypointError("WAYPOINT_UPSTREAM_RESET", "gone", { details: { sent: true } });
+  const unsent = waypointError("WAYPOINT_UPSTREAM_RESET", "gone", { details: { sent: false } });
+  const late = waypointError("WAYPOINT_PER_TRY_TIMEOUT", "late");
+  const byDefault = ["connect-failure", "refused-stream", "unavailable", "cancelled"] as const;
+  t.is(await attemptsAfter({ on: byDefault }, reset), 1);
+  t.is(await attemptsAfter({ on: byDefault }, unsent), 3);
+  t.is(await attemptsAfter({ on: ["reset"] }, reset), 3);
+  t.is(await attemptsAfter({ on: ["retriable-status-codes"], statusCodes: [503] }, reset), 3);
+  t.is(await attemptsAfter({ on: ["retriable-status-codes"], statusCodes: [504] }, reset), 1);
+  t.is(await attemptsAfter({ on: ["retriable-status-codes"], statusCodes: [504] }, late), 3);
+});
+
 test("when the attempts are used up the last failure stands, flagged", async (t) => {
   const { exchange } = testExchange();
   exchange.route = routeTo(forwardTo("api", { retry: policy }));
