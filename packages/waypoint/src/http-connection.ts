@@ -46,7 +46,7 @@ export interface ServerConnection {
   readonly active: number;
   /** Never rejects. */
   readonly closed: Promise<void>;
-  /** Takes no new requests (GOAWAY, `connection: close`), closes when the last is over. */
+  /** Tells the client that there will be no more (GOAWAY, `connection: close`), answers what is on its way, and closes when the last is over. */
   drain(): void;
   destroy(reason: Error): void;
 }

@@ -34,6 +34,11 @@ export class HttpService {
     return active;
   }
 
+  /** Connections that are not over; one that leaves is, when its client has its last answer. */
+  get connections(): number {
+    return this.#connections.size;
+  }
+
   /** Serves one connection of a client; resolves when it is over. Never rejects. */
   async serve(transport: Duplex, version: HttpVersion, downstream: Downstream): Promise<void> {
     const { serve, limits, onRefused } = this.#parts;

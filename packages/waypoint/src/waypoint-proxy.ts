@@ -152,7 +152,7 @@ export class WaypointProxy implements AsyncDisposable {
   async drain({ signal }: { signal: AbortSignal }): Promise<void> {
     this.#listener.drain();
     this.#http.drain();
-    while (this.active > 0 && !signal.aborted) {
+    while (this.#http.connections + this.#tcp.active > 0 && !signal.aborted) {
       await this.#parts.clock.sleep(drainPollMs, { signal }).catch(() => undefined);
     }
   }

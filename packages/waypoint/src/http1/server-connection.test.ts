@@ -317,8 +317,9 @@ test("a slow reader holds the source, and is served again when it reads", async 
   t.is(ready, 1);
 });
 
-test("draining ends an idle connection at once and a busy one after its answer", async (t) => {
+test("draining ends a connection that was idle for long at once and a busy one after its answer", async (t) => {
   const idle = served(() => undefined);
+  await idle.clock.advance(5_000);
   idle.connection.drain();
   await turns(3);
   t.true(idle.seen.ended);
@@ -333,6 +334,33 @@ test("draining ends an idle connection at once and a busy one after its answer",
   await turns(3);
   t.is(busy.seen.text, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
   t.true(busy.seen.ended);
+});
+
+test("a connection that was just used is left open when it is to drain, for the request that may be on its way", async (t) => {
+  const waiting: IncomingRequest[] = [];
+  const used = (): ReturnType<typeof served> => served((request) => waiting.push(request));
+  const [quick, late] = [used(), used()];
+  for (const { client, connection } of [quick, late]) {
+    client.write(get());
+    await turns(2);
+    waiting.pop()?.respond(answer(200));
+    await turns(2);
+    connection.drain();
+    await turns(2);
+  }
+  t.deepEqual([quick.seen.ended, late.seen.ended], [false, false]);
+  quick.client.write(get("/last"));
+  await turns(2);
+  waiting.pop()?.respond(answer(200));
+  await turns(3);
+  t.true(quick.seen.text.endsWith("content-length: 0\r\nconnection: close\r\n\r\n"));
+  t.true(quick.seen.ended);
+  await late.clock.advance(4_999);
+  await turns(3);
+  t.false(late.seen.ended);
+  await late.clock.advance(1);
+  await turns(3);
+  t.true(late.seen.ended);
 });
 
 test("WebSocket is switched to with the key answered, carries bytes both ways, and half-closes", async (t) => {

@@ -19,6 +19,11 @@ import { type WireEvents, WireReader, WireWriter } from "./wire.ts";
 
 /** How long a client that was answered may take to close. */
 const lingerMs = 5_000;
+/**
+ * How long a connection that leaves still takes a request after its last one. A client that sends when the end is already on its way loses its
+ * request (RFC 9112 9.3.1), and the busier the connection the likelier: it is better told with an answer.
+ */
+const leaveAfterMs = 5_000;
 
 type Phase = "head" | "body" | "answering" | "upgraded" | "lingering" | "gone";
 
@@ -46,6 +51,9 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
   #requests = 0;
   #draining = false;
   #timer: Disposable | undefined;
+  /** Since when nothing is asked. */
+  #idleSince: number;
+  #leaving: Disposable | undefined;
   #stepping = false;
   #destroyedBy: Error | undefined;
 
@@ -53,6 +61,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
     this.#transport = transport;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
+    this.#idleSince = this.#clock.monotonic();
     this.writer = new WireWriter(transport, options.limits.highWaterMark);
     this.#reader = new WireReader(transport, options.limits.highWaterMark, this);
     this.#idle = new IdleWatch(this.#clock, options.limits.idleTimeoutMs, () => this.#onIdle());
@@ -76,7 +85,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
-    if (this.#phase === "head" && this.#reader.unread === 0) this.#linger();
+    if (this.#phase === "head" && this.#reader.unread === 0) this.#leave();
   }
 
   destroy(reason: Error): void {
@@ -165,7 +174,8 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
       reader.at += 2;
     }
     if (reader.unread === 0) {
-      if (reader.ended || this.#draining) this.#linger();
+      if (reader.ended) this.#linger();
+      else if (this.#draining) this.#leave();
       return false;
     }
     const { limits } = this.#options;
@@ -200,6 +210,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
   }
 
   #begin(message: RequestMessage): void {
+    this.#stay();
     this.#requests += 1;
     this.#forgiven = false;
     let received: ReceivedBody | undefined;
@@ -308,6 +319,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
     const whole = this.#phase !== "body";
     this.#exchange = undefined;
     this.#idle.touch();
+    this.#idleSince = this.#clock.monotonic();
     if (exchange.upgraded) {
       this.#phase = "lingering";
       this.#linger();
@@ -326,7 +338,20 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
     this.#options.onRefused({ status, detail: error.message });
   }
 
+  /** Ends the connection once nothing was asked for a while; a request that comes before is answered, and told to be the last. */
+  #leave(): void {
+    const wait = this.#idleSince + leaveAfterMs - this.#clock.monotonic();
+    if (wait <= 0) this.#linger();
+    else this.#leaving ??= this.#clock.schedule(wait, () => this.#onIdle());
+  }
+
+  #stay(): void {
+    this.#leaving?.[Symbol.dispose]();
+    this.#leaving = undefined;
+  }
+
   #linger(): void {
+    this.#stay();
     this.#stopTimer();
     this.#phase = "lingering";
     this.#reader.discard();
@@ -359,6 +384,7 @@ class Http1ServerConnection implements ServerConnection, ExchangeOwner, BodyOwne
   #letGo(error: Error): void {
     if (this.#phase === "gone") return;
     this.#phase = "gone";
+    this.#stay();
     this.#stopTimer();
     this.#idle[Symbol.dispose]();
     this.#reader.discard();
