@@ -38,12 +38,13 @@ class EndpointPool implements EndpointConnections {
 
   async send(request: OutgoingRequest, { signal, onConnected }: { readonly signal: AbortSignal; readonly onConnected?: () => void }): Promise<Answer> {
     for (;;) {
-      const connection = this.#take() ?? (await this.#opened(signal));
+      const kept = this.#take();
+      const connection = kept?.connection ?? (await this.#opened(signal));
       // Everything from here to the send is one turn: no other request can come between.
       if (!connection.usable) continue;
       onConnected?.();
       const answered = connection.send(request, { signal });
-      this.#keep(connection);
+      this.#keep(connection, kept);
       return answered;
     }
   }
@@ -60,7 +61,7 @@ class EndpointPool implements EndpointConnections {
     this.#stopSweeping();
   }
 
-  #take(): ClientConnection | undefined {
+  #take(): Kept | undefined {
     let best: Kept | undefined;
     for (let at = this.#kept.length - 1; at >= 0; at--) {
       const kept = this.#kept[at];
@@ -68,8 +69,7 @@ class EndpointPool implements EndpointConnections {
       if (best === undefined || kept.connection.active < best.connection.active) best = kept;
       if (best.connection.active === 0) break;
     }
-    if (best === undefined) return undefined;
-    return best.connection;
+    return best;
   }
 
   /** HTTP/1: a connection of the caller's own, kept only when it is in use. HTTP/2: the one that is being made, for all who wait. */
@@ -93,8 +93,9 @@ class EndpointPool implements EndpointConnections {
     return connection;
   }
 
-  #keep(connection: ClientConnection): void {
-    const known = this.#kept.find((kept) => kept.connection === connection);
+  #keep(connection: ClientConnection, taken: Kept | undefined): void {
+    // One that was just made may have been kept by another who waited for it.
+    const known = taken ?? this.#kept.find((kept) => kept.connection === connection);
     if (known !== undefined) known.usedAt = this.#parts.clock.monotonic();
     else if (!this.#spent.has(connection)) this.#kept.push({ connection, usedAt: this.#parts.clock.monotonic() });
     this.#sweepLater();

@@ -3,6 +3,8 @@ import type { Duplex } from "node:stream";
 
 /** Writes of one turn up to this many bytes become one buffer; larger ones are not copied. */
 const gatheredBytes = 16 * 1024;
+/** Bytes held that nobody wants yet. More would be copied together again with each chunk that arrives. */
+const heldBytes = 16 * 1024;
 const nothing: Buffer = Buffer.alloc(0);
 
 export interface WireEvents {
@@ -58,9 +60,9 @@ export class WireReader {
     return this.bytes.length - this.at;
   }
 
-  /** Says whether bytes are wanted now. What arrives unwanted is held up to the high-water mark; then the peer has to wait. */
+  /** Says whether bytes are wanted now. A little of what arrives unwanted is held; then the peer has to wait. */
   want(wanted: boolean): void {
-    if (wanted || this.unread < this.#highWaterMark) {
+    if (wanted || this.unread < Math.min(this.#highWaterMark, heldBytes)) {
       if (!this.#paused) return;
       this.#paused = false;
       if (!this.gone) this.#transport.resume();

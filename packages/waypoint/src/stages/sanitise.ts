@@ -19,7 +19,7 @@ const requestId = /^[\x21-\x7e]{1,128}$/;
 export function sanitise({ trustedHops, newRequestId }: SanitiseOptions): Stage {
   return (exchange, next) => {
     const { head, downstream } = exchange;
-    const headers = new HeaderFields(head.headers.flat.filter((_, index, all) => !isReserved(all[index & ~1] ?? "")));
+    const headers = withoutReserved(head.headers);
     exchange.remote = remoteOf(headers, downstream.source, trustedHops);
     const forwardedFor = headers.getAll("x-forwarded-for").join(", ");
     headers.set("x-forwarded-for", forwardedFor === "" ? downstream.source.ip : `${forwardedFor}, ${downstream.source.ip}`);
@@ -29,6 +29,15 @@ export function sanitise({ trustedHops, newRequestId }: SanitiseOptions): Stage 
     exchange.head = { ...head, headers } satisfies RequestHead;
     return next();
   };
+}
+
+function withoutReserved({ flat }: HeaderFields): HeaderFields {
+  const kept: string[] = [];
+  for (let at = 0; at < flat.length; at += 2) {
+    const name = flat[at] ?? "";
+    if (!isReserved(name)) kept.push(name, flat[at + 1] ?? "");
+  }
+  return new HeaderFields(kept);
 }
 
 function isReserved(name: string): boolean {
