@@ -8,7 +8,7 @@ import { type Clock, MeshError } from "@fairway/runtime";
 import { isHeaderValue, isNetworkName, parseAuthority } from "./connect-request.ts";
 import type { ClientTunnel, ConnectRequest, TunnelSettings, TunnelStream } from "./engine.ts";
 import { keepAlive } from "./keepalive.ts";
-import { NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
+import { breakOff, NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
 import { maxHeaderPairs, maxInvalidFrames, maxSessionMegabytes, settingsTimeoutMs } from "./settings.ts";
 import { UnblockedTransport } from "./unblocked-transport.ts";
 
@@ -148,8 +148,7 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
   #answer(stream: ClientHttp2Stream, request: ConnectRequest, signal: AbortSignal): Promise<{ stream: TunnelStream; baggage: string | undefined }> {
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
-        stream.close(NGHTTP2_CANCEL);
-        stream.destroy();
+        breakOff(stream);
         reject(signal.reason);
       };
       signal.addEventListener("abort", onAbort, { once: true });
@@ -161,8 +160,7 @@ class NodeClientTunnel implements ClientTunnel, StreamOwner {
           resolve({ stream: new NodeTunnelStream(stream, this), baggage: typeof baggage === "string" && isHeaderValue(baggage) ? baggage : undefined });
           return;
         }
-        stream.close(NGHTTP2_CANCEL);
-        stream.destroy();
+        breakOff(stream);
         reject(new MeshError("HBONE_REFUSED", `the peer refused CONNECT ${request.authority} with status ${status}`, { details: { status } }));
       });
       stream.once("close", () => {

@@ -1,6 +1,6 @@
 /** A CONNECT stream of node:http2 as a TunnelStream, and what its reset codes mean (ztunnel contract 1.8). */
 import { constants, type Http2Stream } from "node:http2";
-import type { Duplex } from "node:stream";
+import { addAbortSignal, type Duplex } from "node:stream";
 import { MeshError } from "@fairway/runtime";
 import type { PipeOutcome, TunnelStream } from "./engine.ts";
 import { copy, type PipeOptions } from "./pipe.ts";
@@ -63,18 +63,30 @@ export class NodeTunnelStream implements TunnelStream {
   }
 
   reset(): void {
-    this.#stream.close(NGHTTP2_CANCEL);
-    this.#stream.destroy();
+    breakOff(this.#stream);
   }
 
   /** Both directions are over for us. A server that sent its END_STREAM says NO_ERROR, everybody else CANCEL. */
   #release(): void {
     if (this.#stream.closed) return;
     if (this.#stream.readableEnded && this.#stream.writableFinished) return;
-    const code = this.#owner.side === "server" && this.#stream.writableFinished ? NGHTTP2_NO_ERROR : NGHTTP2_CANCEL;
-    this.#stream.close(code);
+    if (this.#owner.side !== "server" || !this.#stream.writableFinished) {
+      breakOff(this.#stream);
+      return;
+    }
+    this.#stream.close(NGHTTP2_NO_ERROR);
     this.#stream.destroy();
   }
+}
+
+/**
+ * Ends a stream with RST_STREAM CANCEL and nothing before it. `close(code)` would first end the writable side, and a `destroy()` after it
+ * forgets the reset: the peer got END_STREAM, which makes what was cut off look whole. Only an abort says CANCEL and no end.
+ */
+export function breakOff(stream: Http2Stream): void {
+  const controller = new AbortController();
+  addAbortSignal(controller.signal, stream);
+  controller.abort();
 }
 
 /**

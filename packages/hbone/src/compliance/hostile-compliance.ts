@@ -55,6 +55,7 @@ export function hostileCompliance(test: TestFn, { name, create }: HostileSubject
   };
   wire(behaviour, serve, connect);
   malformed(behaviour, serve);
+  brokenOff(behaviour, serve, connect);
   resets(behaviour, serve, connect);
   floods(behaviour, alone, serve, serveDeaf);
   silence(behaviour, serve, connect);
@@ -129,6 +130,83 @@ function wire(behaviour: Behaviour, serve: Serve, connect: Connect): void {
     t.not(answer.flags & flags.endStream, 0);
     const reset = await peer.receive(({ type, stream }) => type === frameTypes.rstStream && stream === 1);
     t.is(reset.payload.readUInt32BE(0), errorCodes.noError);
+    tunnel.destroy();
+  });
+}
+
+/** What was broken off here must not look whole over there: a reset, and no END_STREAM before it. */
+function brokenOff(behaviour: Behaviour, serve: Serve, connect: Connect): void {
+  const assertReset = async (t: ExecutionContext, peer: RawPeer): Promise<void> => {
+    const { payload } = await peer.receive(({ type, stream }) => type === frameTypes.rstStream && stream === 1);
+    t.is(payload.readUInt32BE(0), errorCodes.cancel);
+    await settled();
+    const ends = peer.frames.filter(({ type, stream, flags: bits }) => stream === 1 && type <= frameTypes.headers && (bits & flags.endStream) !== 0);
+    t.deepEqual(ends, []);
+  };
+  for (const [what, bytes] of [
+    ["between two bytes", 7],
+    ["with bytes that wait for the window", 200_000],
+  ] as const) {
+    behaviour(`a server's stream that is broken off ${what} is reset, never ended`, async (t) => {
+      const abort = new AbortController();
+      const { peer, tunnel } = await serve((exchange) => {
+        const [app, near] = duplexPair();
+        app.on("error", () => {}).write(Buffer.alloc(bytes));
+        void exchange.accept({}).pipe(near, { signal: abort.signal });
+      });
+      peer.send(connectHeaders(1, authority));
+      await peer.receive(({ type }) => type === frameTypes.data);
+      await settled();
+      abort.abort();
+      await assertReset(t, peer);
+      await until(() => tunnel.streams === 0);
+      tunnel.destroy();
+    });
+
+    behaviour(`a client's stream that is broken off ${what} is reset, never ended`, async (t) => {
+      const abort = new AbortController();
+      const { peer, tunnel } = await connect();
+      const opening = tunnel.open({ authority }, { signal: forever });
+      await peer.receive(({ type }) => type === frameTypes.headers);
+      peer.send(status200(1));
+      const [app, near] = duplexPair();
+      app.on("error", () => {}).write(Buffer.alloc(bytes));
+      const outcome = (await opening).stream.pipe(near, { signal: abort.signal });
+      await peer.receive(({ type }) => type === frameTypes.data);
+      await settled();
+      abort.abort();
+      await outcome;
+      await assertReset(t, peer);
+      await until(() => tunnel.streams === 0);
+      tunnel.destroy();
+    });
+  }
+
+  behaviour("a stream that is dropped by its owner is reset, never ended", async (t) => {
+    const { peer, tunnel } = await serve((exchange) => exchange.accept({}).reset());
+    peer.send(connectHeaders(1, authority));
+    await assertReset(t, peer);
+    tunnel.destroy();
+  });
+
+  behaviour("a CONNECT that its asker gives up is reset, never ended", async (t) => {
+    const { peer, tunnel } = await connect();
+    const abort = new AbortController();
+    const opening = tunnel.open({ authority }, { signal: abort.signal });
+    await peer.receive(({ type }) => type === frameTypes.headers);
+    abort.abort(new Error("enough"));
+    await t.throwsAsync(opening, { message: "enough" });
+    await assertReset(t, peer);
+    tunnel.destroy();
+  });
+
+  behaviour("a refusal that the server keeps open is reset, never ended", async (t) => {
+    const { peer, tunnel } = await connect();
+    const opening = tunnel.open({ authority }, { signal: forever });
+    await peer.receive(({ type }) => type === frameTypes.headers);
+    peer.send(frame(frameTypes.headers, flags.endHeaders, 1, headerBlock([[":status", "503"]])));
+    await t.throwsAsync(opening, { code: "HBONE_REFUSED" });
+    await assertReset(t, peer);
     tunnel.destroy();
   });
 }
