@@ -34,6 +34,11 @@ const checks: readonly Suite[] = [
   { name: "chart", folder: root, command: ["node", "tools/render-chart.ts", "--check"] },
 ];
 
+/** Each decoder's share of a fixed budget; `npm run fuzz` takes longer. */
+const fuzz: Suite = { name: "fuzz", folder: root, command: ["node", "tools/fuzz.ts", "--seconds", "25"] };
+/** Rounds enough to see that a soak works; `npm run soak` takes longer. */
+const soak: Suite = { name: "soak", folder: root, command: ["node", "test/bench/dist/soak/main.js", "--seconds", "20"] };
+
 function packageSuites(group: string): Suite[] {
   return readdirSync(join(root, group), { withFileTypes: true })
     .filter((entry) => entry.isDirectory())
@@ -135,8 +140,8 @@ function notRun(suite: Suite, reason: string): Outcome {
 
 const wanted = process.argv.slice(2);
 const chosen = (suites: readonly Suite[]): Suite[] => suites.filter((suite) => wanted.length === 0 || wanted.includes(suite.name));
-const packages = chosen([...packageSuites("packages"), ...packageSuites("examples")]);
-const endToEnd = chosen(packageSuites("test"));
+const packages = chosen([...packageSuites("packages"), ...packageSuites("examples"), fuzz]);
+const endToEnd = chosen([soak, ...packageSuites("test")]);
 const missing = await missingForClusters();
 if (missing !== undefined) process.stdout.write(`neither root nor namespaces of an ordinary user: ${missing}\n`);
 const outcomes = [

@@ -40,7 +40,7 @@ export function meshDefaults(proxyConfigYaml: string | undefined, meshFileYaml: 
 function read<Schema extends z.ZodType>(schema: Schema, yaml: string | undefined, what: string): z.output<Schema> {
   let document: unknown;
   try {
-    document = yaml === undefined ? {} : (parse(yaml) ?? {});
+    document = yaml === undefined ? {} : (parse(yaml, { logLevel: "error" }) ?? {});
   } catch (cause) {
     throw new MeshError("ZTUNNEL_BAD_PROXY_CONFIG", `${what} is not YAML`, { cause });
   }
