@@ -183,6 +183,16 @@ test.serial("administration answers as the reference does, and quits on request"
   t.is(await program.done, undefined);
 });
 
+test.serial("an administration port that is taken ends the start", async (t) => {
+  for (const port of [ports.admin, ports.metrics, ports.readiness]) {
+    const taken = await application(t, "0.0.0.0", (socket) => void socket.destroy(), port);
+    const program = new Program(t, { LOCAL_XDS: mesh(at(1)), INPOD_UDS: "/nonexistent/zds.sock" }, () => undefined);
+    t.is(errorCode(await program.done), "RUNTIME_LISTEN_FAILED");
+    taken.server.close();
+    await once(taken.server, "close");
+  }
+});
+
 test.serial("a thread that dies ends the program with a code", async (t) => {
   const agent = await agentServer(t);
   const { promise: died, resolve: die } = Promise.withResolvers<Error>();

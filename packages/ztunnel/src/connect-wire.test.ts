@@ -9,7 +9,7 @@ import {
   performServerHandshake,
 } from "node:http2";
 import { createServer, connect as tcpConnect } from "node:net";
-import { networkId, parseSpiffeId, type SnapshotChange, type Workload } from "@fairway/model";
+import { networkId, parseSpiffeId, type Workload } from "@fairway/model";
 import test, { type ExecutionContext } from "ava";
 import type { ProxyConfig } from "./config.ts";
 import { application, client, eventually, loopbackAddresses, policy, readAll, service, TestMesh, workload } from "./test-mesh.ts";
@@ -108,16 +108,13 @@ interface Asked {
   readonly ask: (headers?: OutgoingHttpHeaders) => Promise<{ status: number; baggage: string | undefined }>;
 }
 
-/** Pod b, and a client at a's address that proved to be a. */
-async function inbound(t: ExecutionContext, config: Partial<ProxyConfig> = {}, own: Partial<Workload> = {}, change: SnapshotChange = {}): Promise<Asked> {
+/** Pod b, and a client at a's address that proved to be a, unless told otherwise. */
+async function inbound(t: ExecutionContext, config: Partial<ProxyConfig> = {}, own: Partial<Workload> = {}, proves = "a"): Promise<Asked> {
   const app = await application(t, at(2), (socket) => void socket.pipe(socket));
   const { network = networkId("") } = config;
-  const mesh = new TestMesh(t, {
-    change: { ...change, workloads: [workload("a", at(1), { network }), workload("b", at(2), { network, ...own }), ...(change.workloads ?? [])] },
-    config,
-  });
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1), { network }), workload("b", at(2), { network, ...own })] }, config });
   await mesh.pod("b", at(2), undefined, ["hbone"]);
-  const certificate = await mesh.parts.certificates.fetch(identity("a"), { signal, priority: "realtime" });
+  const certificate = await mesh.parts.certificates.fetch(identity(proves), { signal, priority: "realtime" });
   const raw = tcpConnect({ host: at(2), port: 15_008, localAddress: at(1) });
   await once(raw, "connect");
   const { socket } = await mesh.parts.tls.connect(raw, certificate, [identity("b")], { signal });
@@ -156,6 +153,14 @@ for (const [what, own, headers, expected] of [
     t.regex(mesh.accessLines().find((line) => line.includes("connection complete")) ?? "", expected);
   });
 }
+
+test.serial("a client that proves to be another than the workload at its address is known by what it proves and says", async (t) => {
+  const { mesh, ask } = await inbound(t, {}, {}, "c");
+  t.is((await ask({ baggage: elsewhere })).status, 200);
+  await eventually(t, () => mesh.accessLines().some((line) => line.includes("connection complete")));
+  const line = mesh.accessLines().find((each) => each.includes("connection complete")) ?? "";
+  t.regex(line, /src\.workload="far-app" src\.namespace="east" src\.identity="spiffe:\/\/cluster\.local\/ns\/default\/sa\/c"/);
+});
 
 test.serial("with ENABLE_RESPONSE_BAGGAGE off nothing is said of the destination, and nothing believed of the client", async (t) => {
   const { mesh, ask } = await inbound(t, { baggage: false });

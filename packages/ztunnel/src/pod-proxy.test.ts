@@ -98,6 +98,22 @@ test.serial("before the mesh is known connections wait, and are refused when it 
   t.is((await readAll(waiting)).toString(), "now");
 });
 
+test.serial("a connection that does not come about within 45 seconds is refused", async (t) => {
+  const clock = new ManualClock();
+  const silent = (_request: unknown, { signal }: { signal: AbortSignal }): Promise<never> =>
+    new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason), { once: true }));
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), workload("b", at(2))] }, clock, ca: (own) => ({ ...own, sign: silent }) });
+  const a = await mesh.pod("a", at(1), () => ({ ip: at(2), port: 80 }));
+  const socket = await client(t, at(1), a.port("outbound") ?? 0);
+  const reading = t.throwsAsync(readAll(socket), { code: "ECONNRESET" });
+  await eventually(t, () => a.size === 1);
+  await clock.advance(44_999);
+  t.is(a.size, 1);
+  await clock.advance(1);
+  await reading;
+  await eventually(t, () => mesh.accessLines().some((line) => line.includes("within 45000 ms")));
+});
+
 test.serial("IPv6 pods are served like others", async (t) => {
   const app = await application(t, "::1", (socket) => void socket.pipe(socket)).catch(() => undefined);
   if (app === undefined) {

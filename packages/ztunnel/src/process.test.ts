@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
@@ -93,4 +93,11 @@ test.serial("version and help print and succeed, anything else is an error of us
     const [code] = await once(child, "exit");
     t.is(code, expected, command);
   }
+});
+
+test("the soft limit of descriptors becomes the hard one", (t) => {
+  const script = "console.log(/Max open files\\s+(\\d+)\\s+(\\d+)/.exec(require('fs').readFileSync('/proc/self/limits', 'utf8')).slice(1).join(' '))";
+  const limits = execFileSync("sh", ["-c", 'ulimit -Sn 64; exec "$0" -e "$1"', process.execPath, script], { encoding: "utf8" });
+  const [soft, hard] = limits.trim().split(" ");
+  t.is(soft, hard);
 });
