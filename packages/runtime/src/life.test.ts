@@ -100,7 +100,10 @@ test("admin servers answer readiness and metrics as the reference does, and surv
   t.regex(await get("/metrics"), /things_total 2\n(?:.*\n)*# EOF/);
   const contentType = async (accept: string): Promise<string | null> =>
     (await fetch(`http://127.0.0.1:${server.port}/stats/prometheus`, { headers: { accept } })).headers.get("content-type");
-  t.regex((await contentType("text/plain;q=0.5, application/openmetrics-text; version=1.0.0")) ?? "", /^application\/openmetrics-text; ?version=1\.0\.0; ?charset=utf-8$/);
+  t.regex(
+    (await contentType("text/plain;q=0.5, application/openmetrics-text; version=1.0.0")) ?? "",
+    /^application\/openmetrics-text; ?version=1\.0\.0; ?charset=utf-8$/,
+  );
   t.is(await contentType("*/*"), "text/plain; charset=utf-8");
   t.is(await get("/broken"), "500 handler failed\n");
   t.is(await get("/nowhere"), "404 not found\n");
