@@ -4,6 +4,7 @@ import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { SpiffeId } from "@fairway/model";
 import type { Watch } from "@fairway/runtime";
+import type { PeerChain } from "./peer-chain.ts";
 
 /** A certificate in use. The private key is reachable only through the TLS contexts and never serialises. */
 export interface WorkloadCertificate {
@@ -38,6 +39,14 @@ export interface CertificateSource {
   readonly states: Watch<ReadonlyMap<SpiffeId, CertificateState>>;
 }
 
+/** A peer whose certificate was verified, and the socket to speak with it. */
+export interface Proven {
+  readonly socket: TLSSocket;
+  readonly peer: SpiffeId;
+  /** By what it was believed; kept only where revocation is asked about (`isRevoked`). */
+  readonly chain: PeerChain | undefined;
+}
+
 /** TLS over sockets that are already connected; contexts are built once per certificate. */
 export interface MeshTls {
   /**
@@ -45,15 +54,10 @@ export interface MeshTls {
    * Over a socket, or over a stream inside another tunnel.
    * Throws MeshError PKI_HANDSHAKE_FAILED, PKI_PEER_IDENTITY_MISMATCH, or the signal's reason; the socket is destroyed then.
    */
-  connect(
-    socket: Duplex,
-    certificate: WorkloadCertificate,
-    expected: readonly SpiffeId[],
-    options: { signal: AbortSignal },
-  ): Promise<{ socket: TLSSocket; peer: SpiffeId }>;
+  connect(socket: Duplex, certificate: WorkloadCertificate, expected: readonly SpiffeId[], options: { signal: AbortSignal }): Promise<Proven>;
   /**
    * Server handshake: a client certificate is required and must be of our trust domain.
    * `certificate` may be newer at each call; contexts are cached by certificate.
    */
-  accept(socket: Socket, certificate: WorkloadCertificate, options: { signal: AbortSignal }): Promise<{ socket: TLSSocket; peer: SpiffeId }>;
+  accept(socket: Socket, certificate: WorkloadCertificate, options: { signal: AbortSignal }): Promise<Proven>;
 }

@@ -102,6 +102,10 @@ export function isBitString(element: Asn1 | undefined): boolean {
   return element?.tagClass === Class.UNIVERSAL && element.type === Type.BITSTRING && !element.constructed && bytesOf(element)[0] === 0;
 }
 
+export function isInteger(element: Asn1 | undefined): element is Asn1 {
+  return element?.tagClass === Class.UNIVERSAL && element.type === Type.INTEGER && !element.constructed;
+}
+
 export function isBoolean(element: Asn1 | undefined): boolean {
   return element?.tagClass === Class.UNIVERSAL && element.type === Type.BOOLEAN;
 }

@@ -48,6 +48,11 @@ export function signBytes(key: KeyObject, bytes: Uint8Array): Buffer {
   return sign(algorithmFor(key).digest, bytes, key);
 }
 
+/** Can `verifyBytes` verify signatures of this algorithm? */
+export function isKnownSignatureAlgorithm(algorithmOid: string): boolean {
+  return algorithms.some((candidate) => candidate.oid === algorithmOid);
+}
+
 /** False for a wrong signature, an unknown algorithm, or one that is not of the key's type. Never throws. */
 export function verifyBytes(key: KeyObject, algorithmOid: string, bytes: Uint8Array, signature: Uint8Array): boolean {
   const algorithm = algorithms.find((candidate) => candidate.oid === algorithmOid && candidate.keyType === key.asymmetricKeyType);

@@ -1,10 +1,10 @@
 /** CAs as an organisation would plug them in, for the tests: root, intermediate, signer. */
 import type { Clock } from "@fairway/runtime";
 import type { AuthorityPem } from "./authority-material.ts";
-import { type Asn1, encodePem } from "./der.ts";
+import { type Asn1, bitString, boolean, context, encodeDer, encodePem, integer, octetString, oid, sequence, time } from "./der.ts";
 import { basicConstraints, keyUsage, subjectKeyId } from "./extensions.ts";
 import { issueCertificate, organizationName } from "./issue.ts";
-import { generateKeyPair, type KeyPair } from "./key.ts";
+import { generateKeyPair, type KeyPair, signatureAlgorithm, signBytes } from "./key.ts";
 
 export interface TestAuthority {
   readonly pem: string;
@@ -28,9 +28,36 @@ export function certificateAuthority(clock: Clock, label: string, issuer?: TestA
   return { pem: encodePem("CERTIFICATE", issueCertificate(content, { name: issuer?.name ?? name, privateKey: (issuer?.key ?? key).privateKey })), key, name };
 }
 
+export interface ListContent {
+  /** Hex. */
+  readonly serialNumbers: readonly string[];
+  readonly nextUpdate?: number;
+  /** By object identifier. */
+  readonly criticalExtensions?: Readonly<Record<string, Asn1>>;
+}
+
+/** A revocation list of `issuer` in DER. */
+export function revocationList({ name, key }: TestAuthority, { serialNumbers, nextUpdate, criticalExtensions = {} }: ListContent): Buffer {
+  const algorithm = signatureAlgorithm(key.privateKey);
+  const entries = serialNumbers.map((serial) => sequence(integer(Buffer.from(serial, "hex")), time(0)));
+  const extensions = Object.entries(criticalExtensions).map(([dotted, content]) => sequence(oid(dotted), boolean(true), octetString(encodeDer(content))));
+  const signed = sequence(
+    integer(Uint8Array.of(1)),
+    algorithm,
+    name,
+    time(0),
+    ...(nextUpdate === undefined ? [] : [time(nextUpdate)]),
+    // RFC 5280 5.1.2.6: absent when there are none.
+    ...(entries.length === 0 ? [] : [sequence(...entries)]),
+    ...(extensions.length === 0 ? [] : [context(0, [sequence(...extensions)])]),
+  );
+  return encodeDer(sequence(signed, algorithm, bitString(signBytes(key.privateKey, encodeDer(signed)))));
+}
+
 export interface PluggedIn {
   readonly root: TestAuthority;
   readonly middle: TestAuthority;
+  readonly signer: TestAuthority;
   readonly pem: Required<AuthorityPem>;
 }
 
@@ -38,7 +65,7 @@ export function pluggedIn(clock: Clock, organization = "one"): PluggedIn {
   const root = certificateAuthority(clock, `root of ${organization}`);
   const middle = certificateAuthority(clock, `middle of ${organization}`, root);
   const signer = certificateAuthority(clock, `signer of ${organization}`, middle);
-  return { root, middle, pem: { caCert: signer.pem, caKey: privatePem(signer.key), certChain: middle.pem, rootCert: root.pem } };
+  return { root, middle, signer, pem: { caCert: signer.pem, caKey: privatePem(signer.key), certChain: middle.pem, rootCert: root.pem } };
 }
 
 export function privatePem({ privateKey }: KeyPair): string {

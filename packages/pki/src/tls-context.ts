@@ -3,14 +3,15 @@
  * they are. One context per certificate and direction. Whatever a peer sends or omits ends in a rejected promise, a destroyed
  * socket and no uncaught event.
  */
-import { constants, X509Certificate } from "node:crypto";
+import { constants } from "node:crypto";
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect, createSecureContext, createServer, type SecureContext, type SecureContextOptions, type Server, type TLSSocket } from "node:tls";
 import { identityOf, type SpiffeId } from "@fairway/model";
 import { type Clock, errorCode, MeshError } from "@fairway/runtime";
 import { privateKeyOf } from "./certificate.ts";
-import type { MeshTls, WorkloadCertificate } from "./certificate-source.ts";
+import type { MeshTls, Proven, WorkloadCertificate } from "./certificate-source.ts";
+import { type PeerChain, verifiedChain } from "./peer-chain.ts";
 import { verifyClient, verifyServer } from "./verify-peer.ts";
 
 export interface MeshTlsOptions {
@@ -21,16 +22,14 @@ export interface MeshTlsOptions {
   readonly allowTls12?: boolean;
   /** Key exchange groups; `COMPLIANCE_POLICY=pqc` wants `X25519MLKEM768` only. The platform's default unless given. */
   readonly groups?: string;
-  /** Asked at every handshake about the verified chain, leaf first, as far as it is known here; true refuses the peer (ztunnel contract 1.3). */
-  readonly isRevoked?: (chain: readonly X509Certificate[]) => boolean;
+  /** Asked at every handshake about the verified chain, as far as it is known here; true refuses the peer (ztunnel contract 1.3). */
+  readonly isRevoked?: (chain: PeerChain) => boolean;
 }
 
 export const defaultHandshakeTimeoutMs = 10_000;
 const tls13Ciphers = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
 const tls12Ciphers = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256";
 const alpn = "h2";
-/** A peer's chain longer than this was refused by OpenSSL before. */
-const maxChainLength = 100;
 
 export function createMeshTls(options: MeshTlsOptions): MeshTls {
   const clients = new WeakMap<WorkloadCertificate, SecureContext>();
@@ -49,7 +48,7 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
     // Never listens: it is the public door to OpenSSL's verification of client certificates, fed by 'connection' events.
     const created = createServer({ ...contextOptions(certificate, options), requestCert: true, rejectUnauthorized: true, ALPNProtocols: [alpn] });
     created.on("secureConnection", (tls) => settle(tls, (handshake) => handshake.secured(tls)));
-    created.on("tlsClientError", (error, tls) => settle(tls, (handshake) => handshake.failed(error)));
+    created.on("tlsClientError", (error, tls) => settle(tls, (handshake) => handshake.failed(refusalOf(tls) ?? error)));
     servers.set(certificate, created);
     return created;
   };
@@ -67,7 +66,7 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
         socket,
         options,
         signal,
-        (tls) => verifyServer(leafOf(tls, certificate, options), expected),
+        (tls) => prove(tls, certificate, options, (leaf) => verifyServer(leaf, expected)),
         (run) => {
           const tls = connect({
             socket,
@@ -89,7 +88,7 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
         socket,
         options,
         signal,
-        (tls) => verifyClient(leafOf(tls, certificate, options), trustDomain),
+        (tls) => prove(tls, certificate, options, (leaf) => verifyClient(leaf, trustDomain)),
         (run) => {
           pending.set(socket, run);
           server(certificate).emit("connection", socket);
@@ -104,14 +103,12 @@ interface Handshake {
   failed(error: unknown): void;
 }
 
-type Proven = { socket: TLSSocket; peer: SpiffeId };
-
 /** One handshake, ended once by the first of: success, error, close, deadline, abort. */
 function runHandshake(
   socket: Duplex,
   { clock, handshakeTimeoutMs = defaultHandshakeTimeoutMs }: MeshTlsOptions,
   signal: AbortSignal,
-  verify: (tls: TLSSocket) => SpiffeId,
+  verify: (tls: TLSSocket) => Proven,
   start: (run: Handshake) => void,
 ): Promise<Proven> {
   return new Promise((resolve, reject) => {
@@ -139,8 +136,8 @@ function runHandshake(
         }
         try {
           if (tls.alpnProtocol !== alpn) throw failed("the peer did not agree on HTTP/2 (ALPN h2); is it an ambient proxy?");
-          const peer = verify(tls);
-          if (end()) resolve({ socket: tls, peer });
+          const proven = verify(tls);
+          if (end()) resolve(proven);
         } catch (thrown) {
           tls.destroy();
           const judged = thrown instanceof MeshError && thrown.code !== "PKI_BAD_CERTIFICATE";
@@ -150,7 +147,8 @@ function runHandshake(
       failed: (error) => fail(failed(explain(error), error)),
     };
     const onAbort = (): void => fail(signal.reason);
-    const onClose = (): void => run.failed(new MeshError("PKI_PEER_CLOSED", "the peer closed the connection"));
+    // A turn later: of a client that a server refuses the socket closes first, and only then comes the reason.
+    const onClose = (): void => void setImmediate(() => run.failed(new MeshError("PKI_PEER_CLOSED", "the peer closed the connection")));
     const deadline = clock.schedule(handshakeTimeoutMs, () =>
       run.failed(new MeshError("PKI_HANDSHAKE_TIMEOUT", `the peer was silent for ${handshakeTimeoutMs} ms`)),
     );
@@ -167,6 +165,13 @@ function runHandshake(
       fail(MeshError.from(thrown, "PKI_HANDSHAKE_FAILED"));
     }
   });
+}
+
+/** Why OpenSSL refused a client's certificate: the server's only word of it besides the closed socket. */
+function refusalOf(tls: TLSSocket): MeshError | undefined {
+  // The code, whatever the published type says.
+  const code: unknown = tls.authorizationError;
+  return typeof code === "string" ? new MeshError(code, `the client's certificate was refused: ${code}`) : undefined;
 }
 
 function contextOptions(certificate: WorkloadCertificate, { allowTls12 = false, groups }: MeshTlsOptions): SecureContextOptions {
@@ -186,29 +191,13 @@ function contextOptions(certificate: WorkloadCertificate, { allowTls12 = false, 
   };
 }
 
-/** The leaf of the chain that the handshake verified. */
-function leafOf(tls: TLSSocket, own: WorkloadCertificate, { isRevoked }: MeshTlsOptions): Uint8Array {
+/** Judges the chain that the handshake verified: not revoked, and of somebody we want (`who`). */
+function prove(tls: TLSSocket, own: WorkloadCertificate, { isRevoked }: MeshTlsOptions, who: (leaf: Uint8Array) => SpiffeId): Proven {
   const leaf = tls.getPeerX509Certificate();
   if (leaf === undefined) throw failed("the peer showed no certificate");
-  if (isRevoked?.(verifiedChain(leaf, own)) === true) throw new MeshError("PKI_PEER_REVOKED", "the peer's certificate, or one above it, was revoked");
-  return leaf.raw;
-}
-
-/**
- * Leaf first, towards the root. The runtime shows a server no intermediates of its client (and a client not the root), so the
- * rest is looked for in our own chain and roots: complete when the peer's certificate comes from the CA that ours comes from.
- */
-function verifiedChain(leaf: X509Certificate, own: WorkloadCertificate): X509Certificate[] {
-  const candidates = [...own.chain.slice(1), ...own.roots].map((pem) => new X509Certificate(pem));
-  const chain = [leaf];
-  for (let last = leaf; chain.length < maxChainLength && !last.checkIssued(last); ) {
-    const issued = last;
-    const issuer = issued.issuerCertificate ?? candidates.find((candidate) => issued.checkIssued(candidate));
-    if (issuer === undefined) break;
-    chain.push(issuer);
-    last = issuer;
-  }
-  return chain;
+  const chain = isRevoked === undefined ? undefined : verifiedChain(leaf, own);
+  if (chain !== undefined && isRevoked?.(chain) === true) throw new MeshError("PKI_PEER_REVOKED", "the peer's certificate, or one above it, was revoked");
+  return { socket: tls, peer: who(leaf.raw), chain };
 }
 
 /**
