@@ -290,9 +290,3 @@ test.serial("without its control plane the program runs, is not ready and serves
   program.stop();
   t.is(await program.done, undefined);
 });
-
-for (const [what, env] of [["revocation lists", { CRL_PATH: "/crl" }]] as const) {
-  test.serial(`${what} are refused at start, not ignored`, async (t) => {
-    t.is(errorCode(await new Program(t, env, () => undefined).done), "ZTUNNEL_UNSUPPORTED");
-  });
-}

@@ -24,10 +24,11 @@ import { openCa, openMesh } from "./control-plane.ts";
 import { PodDrain } from "./drain.ts";
 import { ztunnelError } from "./failure.ts";
 import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics } from "./metrics.ts";
-import { podKinds, refuseTheUnsupported } from "./offered.ts";
+import { podKinds, warnOfRisks } from "./offered.ts";
 import { type PodState, Pods } from "./pods.ts";
 import { prefetchCertificates } from "./prefetch.ts";
 import { Profiler } from "./profile.ts";
+import { RevocationFile } from "./revocation-file.ts";
 import type { PodConnections } from "./thread-protocol.ts";
 import { type SpawnThread, spawnThread } from "./traffic-thread.ts";
 import { type PodRequest, type ThreadedPod, TrafficThreads } from "./traffic-threads.ts";
@@ -72,7 +73,7 @@ interface Serving {
 /** Runs until `stop`, then drains. Throws when it cannot start, when the node agent speaks another protocol, or when a thread died. */
 export async function runZtunnel({ config, log, logFilter, stop, write = toStdout, seams = realSeams }: ZtunnelOptions): Promise<void> {
   const { clock } = seams;
-  refuseTheUnsupported(config, log);
+  warnOfRisks(config, log);
   const quit = new AbortController();
   const stopping = AbortSignal.any([stop, quit.signal]);
   if (config.mode.kind === "shared") await seams.selfTest();
@@ -89,6 +90,7 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
   const certificates = stack.use(new SecretManager({ ca, clock, log, ttlMs: config.ca.certificateTtlMs }));
   registerCertificateMetrics(registry, () => certificates.states.current.values());
   const tasks = stack.use(new TaskGroup(log));
+  const revocations = config.crlPath === undefined ? undefined : stack.use(await RevocationFile.open({ path: config.crlPath, clock, log }));
   const threads = stack.use(
     await TrafficThreads.start({
       count: threadsFor(config),
@@ -99,6 +101,7 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
       },
       mesh,
       certificates,
+      revocations: revocations?.lists,
       logFilter,
       log,
       clock,

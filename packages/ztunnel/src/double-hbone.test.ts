@@ -3,8 +3,12 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { type ConnectRequest, defaultServerSettings } from "@fairway/hbone";
 import { networkId, parseIp, parseSpiffeId, type Service, type SpiffeId, type Workload } from "@fairway/model";
+import { createMeshTls, parseRevocationLists } from "@fairway/pki";
+import { systemClock } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
+import { Revocation } from "./revocation.ts";
 import { application, client, eventually, loopbackAddresses, policy, readAll, service, TestMesh, workload } from "./test-mesh.ts";
+import { skippedWithoutOpenssl, TestRevocation } from "./test-revocation.ts";
 
 const at = loopbackAddresses();
 const near = networkId("near");
@@ -43,12 +47,13 @@ interface Given {
   readonly gatewayIs?: string;
   readonly gateways?: readonly string[];
   readonly serve?: (socket: Socket) => void;
+  readonly ca?: TestRevocation;
 }
 
 /** `a` here, `b` behind the gateway in the other network, the service `web` in front of `b`. */
 async function start(
   t: ExecutionContext,
-  { sans = [id("b")], gatewayIs = "gw", gateways = [at(3)], serve = (socket) => void socket.pipe(socket) }: Given = {},
+  { sans = [id("b")], gatewayIs = "gw", gateways = [at(3)], serve = (socket) => void socket.pipe(socket), ca }: Given = {},
 ) {
   const app = await application(t, at(2), serve);
   const edge: Service = { ...service("edge", "10.96.0.9", 15_008, 15_008, []).service, vips: [{ network: near, ip: parseIp("10.96.0.9") }] };
@@ -62,11 +67,14 @@ async function start(
   const networkGateway: Workload["networkGateway"] = { destination: { kind: "hostname", namespace: "default", hostname: edge.hostname }, hbonePort: 15_008 };
   const web = service("web", "10.96.0.1", 80, app.port, [workload("b", at(2), { network: far, networkGateway })]);
   const services: Service[] = [edge, { ...web.service, vips: [{ network: near, ip: parseIp("10.96.0.1") }], subjectAltNames: sans }];
-  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1), { network: near }), ...replicas, ...web.workloads], services } });
+  const change = { workloads: [workload("a", at(1), { network: near }), ...replicas, ...web.workloads], services };
+  const mesh = new TestMesh(t, { change, ...(ca === undefined ? {} : { authority: ca.authority }) });
+  const revocation = new Revocation({ lists: [], metrics: mesh.parts.metrics });
+  if (ca !== undefined) Object.assign(mesh.parts, { revocation, tls: createMeshTls({ clock: systemClock, isRevoked: revocation.isRevoked }) });
   await mesh.pod("b", at(2), undefined, undefined, { network: far });
   const a = await mesh.pod("a", at(1), () => ({ ip: "10.96.0.1", port: 80 }), undefined, { network: near });
   const edges = await gateway(t, mesh, { host: at(3), as: gatewayIs, towards: at(2) });
-  return { mesh, a, edges, app, dial: () => client(t, at(1), a.port("outbound") ?? 0) };
+  return { mesh, a, edges, app, revocation, dial: () => client(t, at(1), a.port("outbound") ?? 0) };
 }
 
 const lines = (mesh: TestMesh, direction: string): string[] =>
@@ -159,6 +167,28 @@ test.serial("a policy that changes ends what lives across networks", async (t) =
   await closed;
   await eventually(t, () => a.size === 0);
 });
+
+for (const [what, name] of [
+  ["the gateway, which ends the outer tunnel", "gw"],
+  ["the far proxy, which ends the inner tunnel", "b"],
+] as const) {
+  test.serial(`a connection ends when ${what}, is revoked`, async (t) => {
+    if (skippedWithoutOpenssl(t)) return;
+    const ca = new TestRevocation(t);
+    const { mesh, dial, revocation } = await start(t, { ca });
+    const socket = await dial();
+    socket.write("one");
+    await once(socket, "data");
+    const closed = once(socket, "close");
+    socket.once("end", () => socket.end());
+    const { serialNumber } = await mesh.parts.certificates.fetch(id(name), { signal: new AbortController().signal, priority: "realtime" });
+    revocation.replace(parseRevocationLists(Buffer.from(ca.ofSigner(serialNumber))));
+    await closed;
+    await eventually(t, () => lines(mesh, "outbound").length === 1);
+    t.regex(lines(mesh, "outbound")[0] ?? "", /error="connection closed: peer certificate revoked by CRL"/);
+    t.regex(await mesh.registry.metrics(), /istio_crl_policy_rejections_total\{reporter="source"\} 1/);
+  });
+}
 
 test.serial("a gateway's replica that cannot be reached gives way to another", async (t) => {
   const { dial, mesh } = await start(t, { gateways: [at(8), at(3)] });

@@ -28,6 +28,7 @@ import type { LocalWorkload } from "./local-workload.ts";
 import { resolveContext, type TunnelScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
 import { proxyHeader } from "./proxy-header.ts";
+import { closedWith } from "./revocation.ts";
 import { flowing, localEnd, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 import { ownCertificate } from "./tunnels.ts";
@@ -43,6 +44,8 @@ interface Peer {
   /** The pod's own address that the peer came to. */
   readonly local: SocketAddress;
   readonly identity: SpiffeId;
+  /** Aborts when the peer is revoked, before its tunnel ends. */
+  revoked: AbortSignal | undefined;
 }
 
 type AcceptedRoute = InboundRoute & { kind: "accept" };
@@ -100,7 +103,7 @@ export class Inbound {
   }
 
   async #serveTunnel(socket: Socket): Promise<void> {
-    const { engine, config, tasks, connections } = this.#scope;
+    const { engine, config, tasks, connections, revocation } = this.#scope;
     // A tunnel that drains ends by itself with its last stream.
     using _begun = connections.begin();
     const address = remoteEnd(socket);
@@ -111,6 +114,7 @@ export class Inbound {
       if (address === undefined || local === undefined) return refuse(socket);
       proven = await this.#prove(socket);
     } catch (thrown) {
+      revocation?.refused("destination", thrown);
       reportRefused(this.#scope, { source: address, destination: local, direction: "inbound", error: thrown });
       socket.destroy();
       return;
@@ -118,9 +122,10 @@ export class Inbound {
       this.#handshakes.delete(socket);
     }
     const settings = { ...defaultServerSettings, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, frameSize: config.frameSize };
-    const peer: Peer = { address, local, identity: proven.peer };
+    const peer: Peer = { address, local, identity: proven.peer, revoked: undefined };
     const tunnel = engine.serve(proven.socket, settings, (exchange) => tasks.run("inbound stream", () => this.#serveStream(exchange, peer)));
     this.#tunnels.add(tunnel);
+    peer.revoked = revocation?.follow(proven, "destination", (reason) => tunnel.destroy(reason));
     // Drained or stopped while the handshake ran.
     if (this.#draining) tunnel.drain();
     if (tasks.signal.aborted) tunnel.destroy();
@@ -192,6 +197,7 @@ export class Inbound {
       return;
     }
     using connection = admission.connection;
+    using _revocation = closedWith(connection, peer.revoked);
     const onCancelled = (): void => connection.close(ztunnelError("ZTUNNEL_CLIENT_GAVE_UP", "the client reset the stream before it was answered"));
     exchange.cancelled.addEventListener("abort", onCancelled, { once: true });
     if (exchange.cancelled.aborted) onCancelled();

@@ -14,6 +14,8 @@ export interface InnerTunnel {
   readonly baggage: string | undefined;
   /** Who the far proxy proved to be. */
   readonly peer: SpiffeId;
+  /** Aborts when it is revoked, before the tunnel ends. */
+  readonly revoked: AbortSignal | undefined;
   /** As that of a TunnelStream; both tunnels are let go of when it ends. */
   pipe(socket: Duplex, options: { signal: AbortSignal; onBytes: (sent: number, received: number) => void }): Promise<PipeOutcome>;
 }
@@ -42,7 +44,7 @@ export function requireFarIdentities(expected: readonly SpiffeId[], authority: s
 
 /** Takes over `outer`, a stream of the tunnel to the gateway. Throws ZTUNNEL_IDENTITY, PKI_*, ZTUNNEL_HTTP2_HANDSHAKE, HBONE_*, or the signal's reason. */
 export async function openInner(scope: TunnelScope, outer: TunnelStream, request: InnerRequest, { signal }: { signal: AbortSignal }): Promise<InnerTunnel> {
-  const { tls, engine, config } = scope;
+  const { tls, engine, config, revocation } = scope;
   const { source, expected, connect } = request;
   let tunnel: ClientTunnel | undefined;
   try {
@@ -50,8 +52,11 @@ export async function openInner(scope: TunnelScope, outer: TunnelStream, request
     const proven = await tls.connect(outer.duplex(), certificate, expected, { signal });
     tunnel = await namingFailures(engine).connect(proven.socket, clientSettings(config), { signal });
     const { stream, baggage } = await tunnel.open(connect, { signal });
-    return { baggage, peer: proven.peer, pipe: carry(scope, { outer, tunnel, stream }) };
+    const opened = tunnel;
+    const revoked = revocation?.follow(proven, "source", (reason) => opened.destroy(reason));
+    return { baggage, peer: proven.peer, revoked, pipe: carry(scope, { outer, tunnel, stream }) };
   } catch (thrown) {
+    revocation?.refused("source", thrown);
     tunnel?.destroy();
     outer.reset();
     throw thrown;

@@ -24,17 +24,33 @@ export interface ZtunnelMetrics {
   readonly openSockets: Gauge<"reporter">;
   /** Connections and questions turned away because a bound was reached; `bound` is from a closed set. */
   readonly overloads: Counter<"bound">;
+  /** Peers turned away or cut off because they are revoked, by reporter. */
+  readonly revokedPeers: Counter<"reporter">;
   /** Outbound connections that tried another endpoint before the first byte. */
   readonly retries: Counter;
 }
 
 export function createZtunnelMetrics(registry: MetricRegistry): ZtunnelMetrics {
   const registers = [registry];
+  const revokedPeers = new Counter({
+    name: "istio_crl_policy_rejections_total",
+    help: "Handshakes refused and tunnels ended because the peer is revoked",
+    labelNames: ["reporter"],
+    registers,
+  });
+  const untracked = new Counter({
+    name: "istio_crl_untracked_connections_total",
+    help: "Tunnels that a new revocation list would not end; there are none",
+    labelNames: ["reporter"],
+    registers,
+  });
+  for (const reporter of ["source", "destination"]) for (const counter of [revokedPeers, untracked]) counter.inc({ reporter }, 0);
   return {
     traffic: new TrafficMetrics(registry),
     dns: createDnsMetrics(registry),
     openSockets: new Gauge({ name: "istio_tcp_sockets_open", help: "Application connections open now", labelNames: ["reporter"], registers }),
     overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
+    revokedPeers,
     retries: new Counter({ name: "fairway_ztunnel_outbound_retries_total", help: "Dials repeated at another endpoint", registers }),
   };
 }

@@ -1,8 +1,7 @@
-/** What of a configuration this program does: the listeners that a pod gets, and the refusal of what would silently not happen. */
+/** What of a configuration this program does: the listeners that a pod gets, and a word about what is unwise. */
 import { isLoopback, parseIp } from "@fairway/model";
 import type { Logger } from "@fairway/runtime";
 import type { Config } from "./config.ts";
-import { ztunnelError } from "./failure.ts";
 import { capturedPod, type ListenerKind } from "./pod-proxy.ts";
 
 /** Without the proxy DNS is all that is left (ENABLE_PROXY=false). What an application must be told of is there when it was asked for. */
@@ -11,12 +10,8 @@ export function podKinds({ proxyEnabled, socks5Enabled, httpConnectEnabled }: Co
   return [...capturedPod, ...(socks5Enabled ? (["socks5"] as const) : []), ...(httpConnectEnabled ? (["http-connect"] as const) : [])];
 }
 
-/** An error where safety depends on it, a warning where it does not. Throws ZTUNNEL_UNSUPPORTED, naming every variable and what to do. */
-export function refuseTheUnsupported(config: Config, log: Logger): void {
-  const asked = [
-    config.crlPath === undefined ? undefined : "CRL_PATH (unset it; certificates of an hour or less, by SECRET_TTL, stand in for revocation)",
-  ].filter((name) => name !== undefined);
-  if (asked.length > 0) throw ztunnelError("ZTUNNEL_UNSUPPORTED", `this version does not support ${asked.join(", ")}`);
+/** Says what of a configuration is allowed and unwise. */
+export function warnOfRisks(config: Config, log: Logger): void {
   if (config.proxy.dns?.upstreams.length === 0) log.warn("no nameserver in resolv.conf: pods get answers for names of the mesh only");
   if (config.ca.localPath !== undefined)
     log.warn("LOCAL_CA_PATH: this process signs certificates itself; whoever can read its files can be anybody in the mesh");

@@ -23,6 +23,7 @@ import { openInner, requireFarIdentities } from "./inner-tunnel.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { resolveNextHop } from "./next-hop.ts";
 import { dialTimeoutMs, establishTimeoutMs, resolveContext, type TunnelScope } from "./pod-scope.ts";
+import { closedWith } from "./revocation.ts";
 import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 import type { Tunnels } from "./tunnels.ts";
@@ -41,6 +42,8 @@ type TunnelledRoute = Extract<OutboundRoute, { kind: "hbone" | "double-hbone" }>
 /** The far half of a connection, ready for bytes. */
 interface Link {
   readonly record: ConnectionRecord;
+  /** Of each tunnel it goes through: aborts when the peer is revoked. */
+  readonly revoked: readonly (AbortSignal | undefined)[];
   readonly pipe: (socket: Socket, options: { signal: AbortSignal; onBytes: (sent: number, received: number) => void }) => Promise<PipeOutcome>;
 }
 
@@ -201,11 +204,10 @@ export class Outbound {
     const address = await this.#towards(request, named, "HBONE");
     const route = askedAt(named, address);
     const { expected, target } = route;
-    const { stream, baggage } = await this.#tunnels.open({ address, source: local.identity, expected, workload: target.workload }, connectTo(request, route), {
-      signal: connection.signal,
-    });
+    const towards = { address, source: local.identity, expected, workload: target.workload };
+    const { stream, baggage, revoked } = await this.#tunnels.open(towards, connectTo(request, route), { signal: connection.signal });
     const record = recordOf(request, route, { baggage: config.baggage ? baggage : undefined });
-    return { record, pipe: (socket, options) => stream.pipe(flowing(socket), options) };
+    return { record, revoked: [revoked], pipe: (socket, options) => stream.pipe(flowing(socket), options) };
   }
 
   /** Contract 1.10: the gateway proves itself in the outer tunnel, the far proxy in the inner one; both are asked for the service by name. */
@@ -217,7 +219,7 @@ export class Outbound {
     const { workload } = route.target;
     const connect = connectTo(request, route);
     const { signal } = connection;
-    const { stream } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connect, { signal });
+    const { stream, revoked } = await this.#tunnels.open({ address, source: local.identity, expected: route.expected, workload }, connect, { signal });
     const inner = await openInner(
       this.#scope,
       stream,
@@ -225,7 +227,7 @@ export class Outbound {
       { signal },
     );
     const record = recordOf(request, route, { baggage: config.baggage ? inner.baggage : undefined, peer: inner.peer });
-    return { record, pipe: (socket, options) => inner.pipe(flowing(socket), options) };
+    return { record, revoked: [revoked, inner.revoked], pipe: (socket, options) => inner.pipe(flowing(socket), options) };
   }
 
   /** The address of the next hop, which the connection list shows from here on. */
@@ -248,7 +250,7 @@ export class Outbound {
       signal,
       keepalive: config.keepalive,
     });
-    return { record: recordOf(request, route), pipe: (socket, options) => pipe(flowing(socket), flowing(far), options) };
+    return { record: recordOf(request, route), revoked: [], pipe: (socket, options) => pipe(flowing(socket), flowing(far), options) };
   }
 
   #resolve({ destination, connection }: Request, hop: Parameters<typeof resolveNextHop>[0]): Promise<SocketAddress> {
@@ -265,6 +267,7 @@ export class Outbound {
       moved: () => report.moved,
       expire: () => connection.close(ztunnelError("ZTUNNEL_HALF_CLOSED", `half-closed and silent for ${config.halfClosedMs} ms`)),
     });
+    using _revocation = closedWith(connection, ...link.revoked);
     const outcome = await link.pipe(socket, { signal: connection.signal, onBytes: (sent, received) => report.bytes(sent, received) });
     report.close(outcome.error);
   }

@@ -21,6 +21,7 @@ import { Outbound } from "./outbound.ts";
 import { Passthrough } from "./passthrough.ts";
 import type { TunnelScope } from "./pod-scope.ts";
 import { policyLogger } from "./policy-log.ts";
+import type { Revocation } from "./revocation.ts";
 import type { Telemetry } from "./telemetry.ts";
 import { Tunnels } from "./tunnels.ts";
 
@@ -38,6 +39,8 @@ export interface PodProxyParts extends Telemetry {
   readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
+  /** Undefined where nobody is ever revoked; it is the one that `tls` asks. */
+  readonly revocation: Revocation | undefined;
   readonly tunnelMetrics: HboneMetrics;
   readonly log: Logger;
   readonly random: () => number;

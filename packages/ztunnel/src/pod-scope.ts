@@ -10,6 +10,7 @@ import type { Connections } from "./connections.ts";
 import type { LocalWorkloadSource } from "./local-workload.ts";
 import type { MeshNames } from "./mesh-names.ts";
 import type { NameLookup } from "./next-hop.ts";
+import type { Revocation } from "./revocation.ts";
 import type { Telemetry } from "./telemetry.ts";
 
 /** Enough to serve plaintext. */
@@ -36,6 +37,8 @@ export interface TunnelScope extends PodScope {
   readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
+  /** Undefined where nobody is ever revoked. */
+  readonly revocation: Revocation | undefined;
 }
 
 /** TCP connects, everywhere (ztunnel contract 7.5). */

@@ -220,6 +220,7 @@ export class TestMesh implements AsyncDisposable {
       certificates: this.#certificates,
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: testHandshakeMs }),
       engine: tunnelEngine(defaultEngineName),
+      revocation: undefined,
       tunnelMetrics: createHboneMetrics(this.registry),
       metrics: createZtunnelMetrics(this.registry),
       accessLog: new AccessLog(log),

@@ -3,6 +3,7 @@
  * Calls have a number and are answered once; everything else is said and not answered. Messages arrive in the order in which they were sent.
  */
 import type { NameAnswer, SpiffeId } from "@fairway/model";
+import type { RevocationList } from "@fairway/pki";
 import { MeshError, type MetricReading, messageOf } from "@fairway/runtime";
 import type { CertificateNews } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
@@ -19,6 +20,8 @@ export interface ThreadSettings {
   readonly thread: number;
   readonly config: ProxyConfig;
   readonly tls: { readonly allowTls12: boolean; readonly postQuantumOnly: boolean };
+  /** Undefined when nobody asks about revocation. */
+  readonly revocations: readonly RevocationList[] | undefined;
   readonly logFormat: "plain" | "json";
   readonly logFilter: string;
 }
@@ -73,6 +76,7 @@ export type ToThread =
   | { readonly kind: "mesh"; readonly update: MeshUpdate }
   | { readonly kind: "name"; readonly id: number; readonly answer: NameAnswer }
   | { readonly kind: "certificate"; readonly news: CertificateNews }
+  | { readonly kind: "revocations"; readonly lists: readonly RevocationList[] }
   | { readonly kind: "log-filter"; readonly expression: string }
   | { readonly kind: "lines-written" };
 

@@ -10,6 +10,7 @@ const settings: ThreadSettings = {
   thread: 1,
   config: testProxyConfig,
   tls: { allowTls12: false, postQuantumOnly: false },
+  revocations: undefined,
   logFormat: "plain",
   logFilter: "info",
 };

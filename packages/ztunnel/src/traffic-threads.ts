@@ -4,8 +4,8 @@
  * what it carried is lost, and nobody could say in which state it left the sockets of the kernel. The node's supervisor starts anew.
  */
 import type { NetworkNamespace } from "@fairway/linux";
-import type { CertificateSource } from "@fairway/pki";
-import { type Clock, type LogFilter, type Logger, type MetricReading, messageOf } from "@fairway/runtime";
+import type { CertificateSource, RevocationList } from "@fairway/pki";
+import { type Clock, type LogFilter, type Logger, type MetricReading, messageOf, type Watch } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import { CertificateDesk, type CertificateSession } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
@@ -19,7 +19,9 @@ import { type SpawnThread, type ThreadSpeech, TrafficThread } from "./traffic-th
 
 export interface TrafficThreadsOptions {
   readonly count: number;
-  readonly settings: Omit<ThreadSettings, "thread" | "logFilter">;
+  readonly settings: Omit<ThreadSettings, "thread" | "logFilter" | "revocations">;
+  /** Undefined when nobody asks about revocation. */
+  readonly revocations: Watch<readonly RevocationList[]> | undefined;
   readonly mesh: MeshView;
   readonly certificates: CertificateSource;
   readonly logFilter: LogFilter;
@@ -86,6 +88,7 @@ export class TrafficThreads implements AsyncDisposable {
   readonly #options: TrafficThreadsOptions;
   readonly #meshDesk: MeshDesk;
   readonly #certificateDesk: CertificateDesk;
+  readonly #revocations: Disposable | undefined;
   readonly #threads: TrafficThread[] = [];
   #nextPod = 1;
 
@@ -93,6 +96,9 @@ export class TrafficThreads implements AsyncDisposable {
     this.#options = options;
     this.#meshDesk = new MeshDesk(options);
     this.#certificateDesk = new CertificateDesk(options);
+    this.#revocations = options.revocations?.subscribe((lists) => {
+      for (const thread of this.#threads) thread.tell({ kind: "revocations", lists });
+    });
   }
 
   /** Resolves when every thread is up. Throws ZTUNNEL_THREAD_DIED with none left behind. */
@@ -155,14 +161,15 @@ export class TrafficThreads implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#revocations?.[Symbol.dispose]();
     await this.#meshDesk[Symbol.asyncDispose]();
     await this.#certificateDesk[Symbol.asyncDispose]();
     await Promise.all(this.#threads.map((thread) => thread[Symbol.asyncDispose]()));
   }
 
   #open(number: number): void {
-    const { settings, spawn, logFilter, log, clock } = this.#options;
-    const spawned = spawn({ ...settings, thread: number, logFilter: logFilter.toString() });
+    const { settings, revocations, spawn, logFilter, log, clock } = this.#options;
+    const spawned = spawn({ ...settings, thread: number, revocations: revocations?.current, logFilter: logFilter.toString() });
     let mesh: MeshSession | undefined;
     let certificates: CertificateSession | undefined;
     const thread: TrafficThread = new TrafficThread({

@@ -15,6 +15,7 @@ import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { PodProxy, type PodProxyParts } from "./pod-proxy.ts";
 import { Profiler } from "./profile.ts";
+import { Revocation } from "./revocation.ts";
 import { fromPlainError, type PodOrder, plainError, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
 import { WorkingSet } from "./working-set.ts";
 
@@ -44,6 +45,7 @@ class TrafficWorker {
   readonly #mesh: WorkingSet;
   readonly #names: AskedNames;
   readonly #certificates: HandedCertificates;
+  readonly #revocation: Revocation | undefined;
   readonly #parts: PodProxyParts;
   readonly #tasks: TaskGroup;
   readonly #profiler: Profiler;
@@ -51,7 +53,7 @@ class TrafficWorker {
 
   constructor(options: TrafficWorkerOptions) {
     const { settings, clock } = options;
-    const { config, tls } = settings;
+    const { config, tls, revocations } = settings;
     this.#options = options;
     this.#filter = new LogFilter(settings.logFilter);
     this.#lines = new LineSender((text) => this.#say({ kind: "lines", text }));
@@ -67,15 +69,23 @@ class TrafficWorker {
     });
     this.#names = new AskedNames({ ask: (id, request) => this.#say({ kind: "ask-name", id, request }), clock });
     this.#certificates = new HandedCertificates({ ask: (identity) => this.#say({ kind: "ask-certificate", identity }), clock });
+    const metrics = createZtunnelMetrics(this.#registry);
+    this.#revocation = revocations === undefined ? undefined : new Revocation({ lists: revocations, metrics });
     this.#parts = {
       config,
       mesh: this.#mesh,
       names: this.#names,
       certificates: this.#certificates,
-      tls: createMeshTls({ clock, allowTls12: tls.allowTls12, ...(tls.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}) }),
+      tls: createMeshTls({
+        clock,
+        allowTls12: tls.allowTls12,
+        ...(tls.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}),
+        ...(this.#revocation === undefined ? {} : { isRevoked: this.#revocation.isRevoked }),
+      }),
+      revocation: this.#revocation,
       engine: tunnelEngine(config.engine),
       tunnelMetrics: createHboneMetrics(this.#registry),
-      metrics: createZtunnelMetrics(this.#registry),
+      metrics,
       accessLog: new AccessLog(log),
       clock,
       log,
@@ -102,6 +112,9 @@ class TrafficWorker {
         break;
       case "certificate":
         this.#certificates.apply(message.news);
+        break;
+      case "revocations":
+        this.#revocation?.replace(message.lists);
         break;
       case "log-filter":
         this.#filter.reset();

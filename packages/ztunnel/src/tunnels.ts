@@ -5,6 +5,7 @@
  */
 import type { Duplex } from "node:stream";
 import {
+  type ClientTunnel,
   type ConnectRequest,
   defaultClientSettings,
   type HboneMetrics,
@@ -14,11 +15,17 @@ import {
   type TunnelSettings,
 } from "@fairway/hbone";
 import { formatSocketAddress, type SocketAddress, type SpiffeId, type Workload, type WorkloadUid } from "@fairway/model";
-import type { WorkloadCertificate } from "@fairway/pki";
+import type { Proven, WorkloadCertificate } from "@fairway/pki";
 import { errorCode, messageOf } from "@fairway/runtime";
 import type { ProxyConfig } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
 import { dialTimeoutMs, type TunnelScope } from "./pod-scope.ts";
+
+/** A stream, and what ends it besides its two ends. */
+export interface FollowedStream extends OpenedStream {
+  /** Aborts when the tunnel's peer is revoked, before the tunnel ends. */
+  readonly revoked: AbortSignal | undefined;
+}
 
 export interface TunnelTarget {
   readonly address: SocketAddress;
@@ -37,12 +44,14 @@ export class Tunnels implements AsyncDisposable {
   readonly #subscription: Disposable;
   /** Workloads that tunnels may lead to, as they were when dialled; those asked for longest ago first. */
   readonly #dialled = new Map<WorkloadUid, Workload>();
+  /** By transport, until it is a tunnel; then by tunnel. */
+  readonly #revoked = new WeakMap<Duplex | ClientTunnel, AbortSignal>();
 
   constructor(scope: TunnelScope, metrics: HboneMetrics) {
     const { config } = scope;
     this.#scope = scope;
     this.#pool = new TunnelPool({
-      engine: namingFailures(scope.engine),
+      engine: this.#remembering(namingFailures(scope.engine)),
       settings: clientSettings(config),
       clock: scope.clock,
       idleMs: config.tunnelIdleMs,
@@ -57,10 +66,11 @@ export class Tunnels implements AsyncDisposable {
    * Sends a CONNECT. Throws ZTUNNEL_IDENTITY (no certificate of our own), ZTUNNEL_HBONE_TIMEOUT, LINUX_DIAL_*, PKI_* (the peer proved
    * nothing that is expected), ZTUNNEL_HTTP2_HANDSHAKE, HBONE_REFUSED, HBONE_TUNNEL_LOST, or the signal's reason.
    */
-  open({ address, source, expected, workload }: TunnelTarget, request: ConnectRequest, { signal }: { signal: AbortSignal }): Promise<OpenedStream> {
+  async open({ address, source, expected, workload }: TunnelTarget, request: ConnectRequest, { signal }: { signal: AbortSignal }): Promise<FollowedStream> {
     if (workload !== undefined) this.#follow(workload);
     const key = { owner: this.#scope.owner, source, expected, workload: workload?.uid, address: formatSocketAddress(address) };
-    return this.#pool.open(key, request, (dialing) => this.#dial({ address, source, expected, workload }, dialing), { signal });
+    const opened = await this.#pool.open(key, request, (dialing) => this.#dial({ address, source, expected, workload }, dialing), { signal });
+    return { ...opened, revoked: this.#revoked.get(opened.tunnel) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -69,7 +79,7 @@ export class Tunnels implements AsyncDisposable {
   }
 
   async #dial({ address, source, expected }: TunnelTarget, signal: AbortSignal): Promise<Duplex> {
-    const { network, config, tls } = this.#scope;
+    const { network, config, tls, revocation } = this.#scope;
     // Before the connect: without a certificate nothing may leave, and the peer must not be bothered.
     const certificate = await ownCertificate(this.#scope, source, signal);
     const hop = formatSocketAddress(address);
@@ -79,8 +89,32 @@ export class Tunnels implements AsyncDisposable {
         if (errorCode(thrown) !== "LINUX_DIAL_TIMEOUT") throw thrown;
         throw ztunnelError("ZTUNNEL_HBONE_TIMEOUT", `connection to ${hop} timed out; does a NetworkPolicy block HBONE port ${address.port}?`, thrown);
       });
-    const proven = await tls.connect(socket, certificate, expected, { signal });
+    let proven: Proven;
+    try {
+      proven = await tls.connect(socket, certificate, expected, { signal });
+    } catch (thrown) {
+      revocation?.refused("source", thrown);
+      throw thrown;
+    }
+    if (revocation !== undefined)
+      this.#revoked.set(
+        proven.socket,
+        revocation.follow(proven, "source", () => proven.socket.destroy()),
+      );
     return proven.socket;
+  }
+
+  /** The pool knows tunnels, the handshake knows sockets: this is where the one becomes the other. */
+  #remembering(engine: TunnelEngine): TunnelEngine {
+    return {
+      ...engine,
+      connect: async (transport, settings, options) => {
+        const tunnel = await engine.connect(transport, settings, options);
+        const revoked = this.#revoked.get(transport);
+        if (revoked !== undefined) this.#revoked.set(tunnel, revoked);
+        return tunnel;
+      },
+    };
   }
 
   /** The pool lets go of the tunnels asked for longest ago, of fewer workloads than are followed here. */

@@ -1,9 +1,9 @@
-/** Every variable of ztunnel contract 2.2, one row each: what it changes, or that it is refused by name. */
-import { errorCode, silentLogger } from "@fairway/runtime";
+/** Every variable of ztunnel contract 2.2, one row each: what it changes. */
+import { silentLogger } from "@fairway/runtime";
 import test from "ava";
 import type { Config } from "./config.ts";
 import { readConfig, type Surroundings } from "./environment.ts";
-import { podKinds, refuseTheUnsupported } from "./offered.ts";
+import { podKinds, warnOfRisks } from "./offered.ts";
 import { capturedPod } from "./pod-proxy.ts";
 
 const ipv6Switch = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
@@ -64,6 +64,7 @@ const works: readonly Row[] = [
   ["ENABLE_RESPONSE_BAGGAGE", "false", ({ proxy }) => proxy.baggage, false],
   ["AUTHZ_POLICY_INFO_LOGGING", "true", ({ proxy }) => proxy.policyDecisionsAtInfo, true],
   ["TLS12_ENABLED", "true", ({ tls12 }) => tls12, true],
+  ["CRL_PATH", "/crl", ({ crlPath }) => crlPath, "/crl"],
   ["COMPLIANCE_POLICY", "pqc", ({ postQuantumOnly }) => postQuantumOnly, true],
   ["RUST_LOG", "debug", ({ logFilter }) => logFilter, "debug"],
   ["LOG_FORMAT", "json", (config) => config.logFormat, "json"],
@@ -98,17 +99,8 @@ const works: readonly Row[] = [
 for (const [name, value, read, expected, others = {}] of works) {
   test(`${name}=${value} is obeyed`, (t) => {
     const config = readConfig({ ...others, [name]: value }, machine);
-    t.notThrows(() => refuseTheUnsupported(config, silentLogger));
+    t.notThrows(() => warnOfRisks(config, silentLogger));
     t.deepEqual(read(config), expected);
     t.notDeepEqual(read(readConfig(name in { PROXY_MODE: 1, PROXY_WORKLOAD_INFO: 1 } ? {} : others, machine)), expected, "it is not the default");
-  });
-}
-
-for (const [name, value] of [["CRL_PATH", "/crl"]] as const) {
-  test(`${name} is refused by name, with what to do`, (t) => {
-    const config = readConfig({ [name]: value }, machine);
-    const error = t.throws(() => refuseTheUnsupported(config, silentLogger));
-    t.is(errorCode(error), "ZTUNNEL_UNSUPPORTED");
-    t.regex(error?.message ?? "", new RegExp(`${name} \\(unset it`));
   });
 }
