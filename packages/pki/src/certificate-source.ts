@@ -1,10 +1,10 @@
 /** The seam through which proxies get their certificates and prove identities. */
+import type { KeyObject } from "node:crypto";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import type { SpiffeId } from "@fairway/model";
 import type { Watch } from "@fairway/runtime";
-import type { PeerChain } from "./peer-chain.ts";
 
 /** A certificate in use. The private key is reachable only through the TLS contexts and never serialises. */
 export interface WorkloadCertificate {
@@ -38,6 +38,19 @@ export interface CertificateSource {
   forget(identity: SpiffeId): void;
   readonly states: Watch<ReadonlyMap<SpiffeId, CertificateState>>;
 }
+
+/** One certificate of a chain. */
+export interface ChainLink {
+  /** The issuer's Name: its DER in base64, which is compared and never read. */
+  readonly issuerName: string;
+  /** Lower-case hex without leading zeros. */
+  readonly serialNumber: string;
+  /** Who signed it, where that is known here. */
+  readonly issuer: { readonly fingerprint: string; readonly publicKey: KeyObject } | undefined;
+}
+
+/** Leaf first, towards the root. */
+export type PeerChain = readonly ChainLink[];
 
 /** A peer whose certificate was verified, and the socket to speak with it. */
 export interface Proven {

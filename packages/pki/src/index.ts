@@ -11,12 +11,11 @@ export {
   parseCertificates,
   workloadCertificate,
 } from "./certificate.ts";
-export type { CertificateSource, CertificateState, FetchPriority, MeshTls, Proven, WorkloadCertificate } from "./certificate-source.ts";
+export type { CertificateSource, CertificateState, ChainLink, FetchPriority, MeshTls, PeerChain, Proven, WorkloadCertificate } from "./certificate-source.ts";
 export { type ControlPlane, type ControlPlaneOptions, type ControlPlaneRoots, type ControlPlaneToken, controlPlane } from "./control-plane.ts";
 export { buildCsr, maxCsrBytes, type VerifiedCsr, verifyCsr } from "./csr.ts";
 export { type GrpcCaClientOptions, grpcCaClient } from "./grpc-ca-client.ts";
 export { generateKeyPair, type KeyPair } from "./key.ts";
-export type { ChainLink, PeerChain } from "./peer-chain.ts";
 export { maxRevocationBytes, parseRevocationLists, RevocationCheck, type RevocationList } from "./revocation.ts";
 export { defaultSecretTtlMs, SecretManager, type SecretManagerOptions } from "./secret-manager.ts";
 export { createMeshTls, defaultHandshakeTimeoutMs, type MeshTlsOptions } from "./tls-context.ts";

@@ -1,20 +1,7 @@
 /** The chain by which a peer was believed, kept as the few facts that revocation asks about (ztunnel contract 1.3). */
-import { type KeyObject, X509Certificate } from "node:crypto";
-import type { WorkloadCertificate } from "./certificate-source.ts";
+import { X509Certificate } from "node:crypto";
+import type { ChainLink, PeerChain, WorkloadCertificate } from "./certificate-source.ts";
 import { bytesOf, childrenOf, decodeDer, encodeDer, isContext } from "./der.ts";
-
-/** One certificate of a chain. */
-export interface ChainLink {
-  /** The issuer's Name: its DER in base64, which is compared and never read. */
-  readonly issuerName: string;
-  /** Lower-case hex without leading zeros. */
-  readonly serialNumber: string;
-  /** Who signed it, where that is known here. */
-  readonly issuer: { readonly fingerprint: string; readonly publicKey: KeyObject } | undefined;
-}
-
-/** Leaf first, towards the root. */
-export type PeerChain = readonly ChainLink[];
 
 /** A peer's chain longer than this was refused by OpenSSL before. */
 const maxChainLength = 100;

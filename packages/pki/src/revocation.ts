@@ -3,9 +3,10 @@
  * it. What no list speaks of is allowed; a list that is past its `nextUpdate` still revokes what it names.
  */
 import { MeshError } from "@fairway/runtime";
+import type { ChainLink, PeerChain } from "./certificate-source.ts";
 import { type Asn1, bytesOf, childrenOf, decodeDer, decodePem, encodeDer, isBitString, isBoolean, isContext, isInteger, isSequence, oidOf } from "./der.ts";
 import { isKnownSignatureAlgorithm, verifyBytes } from "./key.ts";
-import { type ChainLink, type PeerChain, serialText } from "./peer-chain.ts";
+import { serialText } from "./peer-chain.ts";
 
 /** One list, as plain data that can be handed to other threads. Its signature is checked against the issuer of a chain, at use. */
 export interface RevocationList {

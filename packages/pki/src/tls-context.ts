@@ -10,8 +10,8 @@ import { connect, createSecureContext, createServer, type SecureContext, type Se
 import { identityOf, type SpiffeId } from "@fairway/model";
 import { type Clock, errorCode, MeshError } from "@fairway/runtime";
 import { privateKeyOf } from "./certificate.ts";
-import type { MeshTls, Proven, WorkloadCertificate } from "./certificate-source.ts";
-import { type PeerChain, verifiedChain } from "./peer-chain.ts";
+import type { MeshTls, PeerChain, Proven, WorkloadCertificate } from "./certificate-source.ts";
+import { verifiedChain } from "./peer-chain.ts";
 import { verifyClient, verifyServer } from "./verify-peer.ts";
 
 export interface MeshTlsOptions {
