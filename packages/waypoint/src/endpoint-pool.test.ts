@@ -1,10 +1,11 @@
-import { duplexPair } from "node:stream";
+import { type Duplex, duplexPair } from "node:stream";
 import { HeaderFields } from "@fairway/model";
 import { ManualClock } from "@fairway/runtime";
 import test from "ava";
 import { emptyBody } from "./body.ts";
 import type { EndpointConnections } from "./endpoint-connections.ts";
 import { endpointPools } from "./endpoint-pool.ts";
+import { waypointError } from "./failure.ts";
 import { type ClientConnection, type ConnectHttp, defaultHttpLimits, type HttpVersion, type OutgoingRequest } from "./http-connection.ts";
 
 const { signal } = new AbortController();
@@ -16,17 +17,25 @@ const request: OutgoingRequest = {
 };
 
 /** Connections that count what is sent on them; each answers when told to. */
-function bench(version: HttpVersion, streams: number): { pool: EndpointConnections; opened: Scripted[]; clock: ManualClock } {
+function bench(
+  version: HttpVersion,
+  streams: number,
+): { pool: EndpointConnections; opened: Scripted[]; clock: ManualClock; dialled: { count: number; places: number } } {
   const opened: Scripted[] = [];
   const clock = new ManualClock();
-  const connect: ConnectHttp = (_, { onUnusable }) => {
-    const connection = new Scripted(version, streams, onUnusable);
+  const connect: ConnectHttp = (_, { onUnusable, onAvailable }) => {
+    const connection = new Scripted(version, streams, onUnusable, onAvailable);
     opened.push(connection);
     return connection;
   };
   const limits = { ...defaultHttpLimits, idleTimeoutMs: 1_000 };
-  const pool = endpointPools({ clock, connect: { http1: connect, http2: connect } })({ version, limits, dial: async () => duplexPair()[0] });
-  return { pool, opened, clock };
+  const dialled = { count: 0, places: Number.POSITIVE_INFINITY };
+  const dial = async (): Promise<Duplex> => {
+    if (dialled.count++ >= dialled.places) throw waypointError("WAYPOINT_OVERFLOW", "no place");
+    return duplexPair()[0];
+  };
+  const pool = endpointPools({ clock, connect: { http1: connect, http2: connect } })({ version, limits, dial });
+  return { pool, opened, clock, dialled };
 }
 
 /** Resolves when a connection was found for one more request; its answer never comes. */
@@ -44,11 +53,18 @@ class Scripted implements ClientConnection {
   drained = false;
   readonly #streams: number;
   readonly #onUnusable: () => void;
+  readonly #onAvailable: (() => void) | undefined;
 
-  constructor(version: HttpVersion, streams: number, onUnusable: () => void) {
+  constructor(version: HttpVersion, streams: number, onUnusable: () => void, onAvailable: (() => void) | undefined) {
     this.version = version;
     this.#streams = streams;
     this.#onUnusable = onUnusable;
+    this.#onAvailable = onAvailable;
+  }
+
+  finish(): void {
+    this.active--;
+    this.#onAvailable?.();
   }
 
   get usable(): boolean {
@@ -104,4 +120,27 @@ test("a connection that was not used for long is let go, and drain lets go of al
   pool.drain();
   t.true(opened[1]?.drained);
   await t.throwsAsync(pool.send(request, { signal }), { code: "WAYPOINT_SUPERSEDED" });
+});
+
+test("requests without a place wait in their order, ask nobody meanwhile, and one that leaves costs nobody his turn", async (t) => {
+  const { pool, opened, dialled } = bench("http1", 1);
+  dialled.places = 1;
+  await sent(pool);
+  const order: string[] = [];
+  const gone = new AbortController();
+  const wait = (name: string, by: AbortSignal = signal): Promise<unknown> => pool.send(request, { signal: by, onConnected: () => order.push(name) });
+  const leaving = wait("leaving", gone.signal);
+  void wait("second");
+  void wait("third");
+  for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  t.is(dialled.count, 4);
+  gone.abort(new Error("gone"));
+  await t.throwsAsync(leaving, { message: "gone" });
+  opened[0]?.finish();
+  await new Promise((resolve) => setImmediate(resolve));
+  t.deepEqual(order, ["second"]);
+  opened[0]?.finish();
+  await new Promise((resolve) => setImmediate(resolve));
+  t.deepEqual(order, ["second", "third"]);
+  t.is(opened.length, 1);
 });

@@ -1,6 +1,9 @@
-/** Connections to one endpoint, kept for the next request: HTTP/1 the one used last first, HTTP/2 the one with the fewest streams. */
+/**
+ * Connections to one endpoint, kept for the next request: HTTP/1 the one used last first, HTTP/2 the one with the fewest streams. Where there is
+ * no place for another, a request waits for one of those there are.
+ */
 import type { Duplex } from "node:stream";
-import type { Clock } from "@fairway/runtime";
+import { type Clock, errorCode } from "@fairway/runtime";
 import type { EndpointConnections, EndpointConnectionsOptions, OpenConnections } from "./endpoint-connections.ts";
 import { waypointError } from "./failure.ts";
 import type { Answer, ClientConnection, ConnectHttp, HttpVersion, OutgoingRequest } from "./http-connection.ts";
@@ -30,6 +33,10 @@ class EndpointPool implements EndpointConnections {
   /** Connections that take no request any more; one may say so before it is kept. */
   readonly #spent = new WeakSet<ClientConnection>();
   readonly #gone = new AbortController();
+  /** Requests that found no place for a connection; bounded by the cluster's pending limit. First come, first served. */
+  readonly #waiting: (() => void)[] = [];
+  /** Being made, or there until their bytes end. */
+  #places = 0;
 
   constructor(parts: EndpointPoolParts, options: EndpointConnectionsOptions) {
     this.#parts = parts;
@@ -39,9 +46,9 @@ class EndpointPool implements EndpointConnections {
   async send(request: OutgoingRequest, { signal, onConnected }: { readonly signal: AbortSignal; readonly onConnected?: () => void }): Promise<Answer> {
     for (;;) {
       const kept = this.#take();
-      const connection = kept?.connection ?? (await this.#opened(signal));
+      const connection = kept?.connection ?? (await this.#openedOrFree(signal));
       // Everything from here to the send is one turn: no other request can come between.
-      if (!connection.usable) continue;
+      if (connection?.usable !== true) continue;
       onConnected?.();
       const answered = connection.send(request, { signal });
       this.#keep(connection, kept);
@@ -72,6 +79,32 @@ class EndpointPool implements EndpointConnections {
     return best;
   }
 
+  /** A new connection; undefined when there is no place for one and one of those there are became free, or ended. */
+  async #openedOrFree(signal: AbortSignal): Promise<ClientConnection | undefined> {
+    try {
+      return await this.#opened(signal);
+    } catch (thrown) {
+      // Streams of HTTP/2 do not come free one by one here: those who share a connection are told at once.
+      const mayWait = this.#options.version === "http1" && this.#places > 0 && !this.#gone.signal.aborted;
+      if (errorCode(thrown) !== "WAYPOINT_OVERFLOW" || !mayWait) throw thrown;
+    }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push(resolve);
+    try {
+      await unlessAborted(promise, AbortSignal.any([signal, this.#gone.signal]));
+    } finally {
+      const at = this.#waiting.indexOf(resolve);
+      if (at >= 0) this.#waiting.splice(at, 1);
+      // Woken and gone at once: the place is the next one's.
+      else if (signal.aborted) this.#wake();
+    }
+    return undefined;
+  }
+
+  #wake(): void {
+    this.#waiting.shift()?.();
+  }
+
   /** HTTP/1: a connection of the caller's own, kept only when it is in use. HTTP/2: the one that is being made, for all who wait. */
   #opened(signal: AbortSignal): Promise<ClientConnection> {
     signal.throwIfAborted();
@@ -83,14 +116,32 @@ class EndpointPool implements EndpointConnections {
   }
 
   async #open(signal: AbortSignal): Promise<ClientConnection> {
-    const { version, limits, dial } = this.#options;
-    const transport: Duplex = await dial(signal);
-    const connection = this.#parts.connect[version](transport, { limits, onUnusable: () => this.#forget(connection) });
+    const { version, limits } = this.#options;
+    const transport = await this.#dial(signal);
+    const connection = this.#parts.connect[version](transport, { limits, onUnusable: () => this.#forget(connection), onAvailable: () => this.#wake() });
     if (this.#gone.signal.aborted) {
       connection.drain();
       throw this.#gone.signal.reason;
     }
     return connection;
+  }
+
+  async #dial(signal: AbortSignal): Promise<Duplex> {
+    this.#places++;
+    const leave = (): void => {
+      this.#places--;
+      this.#wake();
+    };
+    try {
+      const transport = await this.#options.dial(signal);
+      transport.once("close", leave);
+      return transport;
+    } catch (thrown) {
+      this.#places--;
+      // Whoever waits would find no place either.
+      if (errorCode(thrown) !== "WAYPOINT_OVERFLOW") this.#wake();
+      throw thrown;
+    }
   }
 
   #keep(connection: ClientConnection, taken: Kept | undefined): void {

@@ -1,6 +1,6 @@
 /**
- * The circuit breakers of one cluster (waypoint contract row 41): beyond a limit a request is refused at once rather than queued. Every worker
- * thread holds its own, so that a process allows as many times the limit as it has threads.
+ * The circuit breakers of one cluster (waypoint contract row 41): beyond a limit a request is refused at once; for a connection to come free it
+ * waits, as one of the pending. Every worker thread holds its own, so that a process allows as many times the limit as it has threads.
  */
 import type { ClusterLimits } from "@fairway/model";
 import { waypointError } from "./failure.ts";
@@ -36,6 +36,11 @@ export class Breakers {
       this.#onOverflow(what);
       return undefined;
     }
+    return this.count(what);
+  }
+
+  /** A place that is there whatever the limit. */
+  count(what: Limited): () => void {
     this.#taken[what]++;
     let held = true;
     return () => {

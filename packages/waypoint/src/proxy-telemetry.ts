@@ -206,7 +206,12 @@ function createCounters(registry: MetricRegistry, accessLog: AccessLog): Counter
     mirrorsDropped: new Counter({ name: "fairway_waypoint_mirrors_dropped_total", help: "Copies of requests that were not sent or failed", registers }),
     refused: new Counter({ name: "fairway_waypoint_refused_total", help: "Tunnels and CONNECTs refused", labelNames: ["reason"], registers }),
     observed: new Counter({ name: "fairway_waypoint_observed_total", help: "What policies in dry run would have decided", labelNames: ["action"], registers }),
-    overflows: new Counter({ name: "fairway_waypoint_overflows_total", help: "Requests refused at a breaker", labelNames: ["bound"], registers }),
+    overflows: new Counter({
+      name: "fairway_waypoint_overflows_total",
+      help: "Requests that met a breaker: refused, or for connections waiting as well",
+      labelNames: ["bound"],
+      registers,
+    }),
     ejections: new Counter({ name: "fairway_waypoint_ejections_total", help: "Endpoints left out for a while", registers }),
     overloads: new Counter({ name: "fairway_waypoint_overloads_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
   };

@@ -92,6 +92,49 @@ test.serial("beyond a cluster's limit requests are refused at once", async (t) =
   t.is((await first).body, "late");
 });
 
+test.serial("where all connections are busy as many wait as may, and an endpoint that has none gets one", async (t) => {
+  const waiting: (() => void)[] = [];
+  const slow = await httpApplication(t, at(2), (_, response) => void waiting.push(() => response.end("slow")));
+  const other = await httpApplication(t, at(3), (_, response) => void response.end("other"));
+  const waypoint = await TestWaypoint.start(t, {
+    ip: at(1),
+    mesh: { workloads: [workload("b", at(2)), workload("c", at(3))] },
+    config: apiConfig({
+      vip: at(200),
+      endpoints: [endpoint("b", at(2), slow.port)],
+      cluster: { limits: { maxConnections: 1, maxPendingRequests: 1, maxRequests: 10, maxRetries: 1 } },
+    }),
+  });
+  await waypoint.workload("b", at(2), slow);
+  await waypoint.workload("c", at(3), other);
+  const ask = () => waypoint.request("a", `${at(200)}:80`, "/");
+  const first = ask();
+  await eventually(t, () => waiting.length === 1);
+  const [second, third] = [ask(), ask()];
+  t.is((await Promise.race([second, third])).body, "upstream connect error or disconnect/reset before headers. reset reason: overflow");
+  waiting.shift()?.();
+  await eventually(t, () => waiting.length === 1);
+  waiting.shift()?.();
+  const bodies = (await Promise.all([first, second, third])).map(({ body }) => body);
+  t.is(bodies.filter((body) => body === "slow").length, 2);
+  waypoint.config.set(
+    apiConfig({
+      vip: at(200),
+      endpoints: [endpoint("b", at(2), slow.port), endpoint("c", at(3), other.port)],
+      cluster: { limits: { maxConnections: 1, maxPendingRequests: 1, maxRequests: 10, maxRetries: 1 }, loadBalancing: "round-robin" },
+    }),
+  );
+  // One after another, while the endpoint before keeps its connection.
+  const answers = new Set<string>();
+  for (let index = 0; index < 4; index++) {
+    const asked = ask();
+    await Promise.race([asked, eventually(t, () => waiting.length === 1)]);
+    waiting.shift()?.();
+    answers.add((await asked).body);
+  }
+  t.deepEqual([...answers].sort(), ["other", "slow"]);
+});
+
 function tcpConfig(port: number, policies: readonly RequestPolicy[] = []): WaypointConfig {
   return apiConfig({
     vip: at(200),

@@ -202,13 +202,26 @@ export class Upstreams {
     const known = host.pools.get(version);
     if (known !== undefined) return known;
     const { openConnections, limits } = this.#parts;
-    const pool = openConnections({ version, limits, dial: (signal) => this.#transport(state, host, signal, undefined) });
+    let open = 0;
+    const dial = async (signal: AbortSignal): Promise<Duplex> => {
+      // The first one has its place, whatever the limit: those that other endpoints keep for later would shut this one out.
+      const isFirst = open++ === 0;
+      try {
+        const transport = await this.#transport(state, host, signal, undefined, isFirst);
+        transport.once("close", () => open--);
+        return transport;
+      } catch (thrown) {
+        open--;
+        throw thrown;
+      }
+    };
+    const pool = openConnections({ version, limits, dial });
     host.pools.set(version, pool);
     return pool;
   }
 
-  async #transport(state: ClusterState, host: Host, signal: AbortSignal, client: SocketAddress | undefined): Promise<Duplex> {
-    const release = state.breakers.take("connections");
+  async #transport(state: ClusterState, host: Host, signal: AbortSignal, client: SocketAddress | undefined, anyway = false): Promise<Duplex> {
+    const release = anyway ? state.breakers.count("connections") : state.breakers.take("connections");
     try {
       const transport = await this.#dial(state.cluster, host.endpoint, signal, client);
       transport.once("close", release);
