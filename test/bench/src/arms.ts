@@ -1,55 +1,88 @@
-/** The four ways from the load generator to the application. */
+/** The ways from the load generator to the application. Each can be started afresh, so that no measurement of memory sees what another left. */
 import type { EngineName } from "@fairway/hbone";
 import type { AuthorityPem } from "@fairway/pki";
 import { type Child, startProgram } from "./child.ts";
-import { findHaproxy, startHaproxyPair } from "./haproxy.ts";
 import type { Ports } from "./measures.ts";
-
-export type ArmName = "direct" | "plain TCP proxy" | "HBONE pair" | "haproxy mTLS pair";
+import type { TunnelsLost } from "./outbound-hop.ts";
+import { type Peer, startPeerPair } from "./peer-pair.ts";
+import type { Wire } from "./wire.ts";
 
 export interface Arm {
-  readonly name: ArmName;
+  readonly name: string;
+  /** Where the load generator connects to. */
+  readonly host: string;
   readonly ports: Ports;
   /** The proxies whose cost is counted. */
   readonly hops: readonly number[];
+  /** Tunnels that ended with an error since the last call; only of our pair. */
+  readonly tunnelsLost?: () => Promise<number>;
   stop(): Promise<void>;
 }
 
-/** The first hop of a pair and the load generator; the second hop and the application. */
-export const cores = { first: 0, second: 1 } as const;
-
-export function directArm(backends: Ports): Arm {
-  return { name: "direct", ports: backends, hops: [], stop: async () => {} };
+export interface ArmMaker {
+  /** For --arms. */
+  readonly key: string;
+  readonly name: string;
+  start(): Promise<Arm>;
 }
 
-export async function plainArm(backends: Ports): Promise<Arm> {
-  const { child, answer } = await startProgram("./plain-hop.js", cores.first, { backends });
-  return arm("plain TCP proxy", answer as Ports, [child]);
+/** What all arms of a run have in common. */
+export interface Scene {
+  readonly backends: Ports;
+  readonly authority: AuthorityPem;
+  readonly wire: Wire;
+  /** Connections a hop must be able to hold. */
+  readonly connections: number;
 }
 
-export async function hboneArm(backends: Ports, authority: AuthorityPem, engine: EngineName): Promise<Arm> {
-  const inbound = await startProgram("./inbound-hop.js", cores.second, { authority, engine }, { profile: true });
-  try {
-    const { port: tunnelPort } = inbound.answer as { port: number };
-    const outbound = await startProgram("./outbound-hop.js", cores.first, { authority, engine, tunnelPort, backends }, { profile: true });
-    return arm("HBONE pair", outbound.answer as Ports, [outbound.child, inbound.child]);
-  } catch (thrown) {
-    await inbound.child[Symbol.asyncDispose]();
-    throw thrown;
-  }
+export const names = { direct: "direct", plain: "plain TCP proxy", hbone: "HBONE pair", haproxy: "haproxy mTLS pair" } as const;
+
+/** The first hop of a pair; the second hop. */
+const cores = { first: 0, second: 1 } as const;
+const loopbackHost = "127.0.0.1";
+
+export function directArm({ backends, wire }: Scene): ArmMaker {
+  const arm: Arm = { name: names.direct, host: wire.far, ports: { ...backends, fresh: backends.echo }, hops: [], stop: async () => {} };
+  return { key: "direct", name: names.direct, start: async () => arm };
 }
 
-/** Undefined when haproxy is not on this machine. */
-export async function haproxyArm(backends: Ports, authority: AuthorityPem): Promise<Arm | undefined> {
-  const haproxy = findHaproxy();
-  if (haproxy === undefined) return undefined;
-  const pair = await startHaproxyPair(haproxy, authority, backends, [cores.first, cores.second]);
-  return { name: "haproxy mTLS pair", ports: pair.ports, hops: pair.hops.map(({ pid }) => pid), stop: () => pair.stop() };
+export function plainArm({ backends, wire: { near, far } }: Scene): ArmMaker {
+  const start = async (): Promise<Arm> => {
+    const { child, answer } = await startProgram("./plain-hop.js", cores.first, { backends, far }, { namespace: near });
+    return arm(names.plain, answer as Ports, [child]);
+  };
+  return { key: "plain", name: names.plain, start };
 }
 
-function arm(name: ArmName, ports: Ports, children: readonly Child[]): Arm {
+export function hboneArm({ backends, authority, wire: { near, farSide, far } }: Scene, engine: EngineName): ArmMaker {
+  const start = async (): Promise<Arm> => {
+    const inbound = await startProgram("./inbound-hop.js", cores.second, { authority, engine, far }, { profile: true, namespace: farSide });
+    try {
+      const { port: tunnelPort } = inbound.answer as { port: number };
+      const setup = { authority, engine, far, tunnelPort, backends };
+      const outbound = await startProgram("./outbound-hop.js", cores.first, setup, { profile: true, namespace: near });
+      const tunnelsLost = async (): Promise<number> => ((await outbound.child.ask("tunnels lost")) as TunnelsLost).lost;
+      return { ...arm(names.hbone, outbound.answer as Ports, [outbound.child, inbound.child]), tunnelsLost };
+    } catch (thrown) {
+      await inbound.child[Symbol.asyncDispose]();
+      throw thrown;
+    }
+  };
+  return { key: "hbone", name: names.hbone, start };
+}
+
+export function peerArm(peer: Peer, { backends, authority, wire, connections }: Scene): ArmMaker {
+  const start = async (): Promise<Arm> => {
+    const pair = await startPeerPair(peer, { authority, backends, wire, cores: [cores.first, cores.second], connections });
+    return { name: peer.name, host: loopbackHost, ports: pair.ports, hops: pair.hops.map(({ pid }) => pid), stop: () => pair.stop() };
+  };
+  return { key: peer.key, name: peer.name, start };
+}
+
+function arm(name: string, ports: Ports, children: readonly Child[]): Arm {
   return {
     name,
+    host: loopbackHost,
     ports,
     hops: children.map(({ pid }) => pid),
     stop: async () => {

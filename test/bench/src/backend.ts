@@ -5,13 +5,13 @@ import type { Ports } from "./measures.ts";
 
 const block = Buffer.alloc(256 * 1024, 7);
 
-function listen(onConnection: (socket: Socket) => void): Promise<number> {
+function listen(host: string, onConnection: (socket: Socket) => void): Promise<number> {
   const server: Server = createServer({ noDelay: true, allowHalfOpen: false }, (socket) => {
     socket.on("error", () => {});
     onConnection(socket);
   });
   return new Promise((resolve) => {
-    server.listen({ port: 0, host: "127.0.0.1", backlog: 4096 }, () => {
+    server.listen({ port: 0, host, backlog: 4096 }, () => {
       const address = server.address();
       resolve(typeof address === "object" && address !== null ? address.port : 0);
     });
@@ -26,9 +26,9 @@ function pour(socket: Socket): void {
   socket.once("data", write);
 }
 
-serveParent(async (): Promise<Ports> => {
-  const echo = await listen((socket) => socket.on("data", (chunk) => socket.write(chunk)));
-  const sink = await listen((socket) => socket.resume());
-  const source = await listen(pour);
+serveParent(async ({ far }: { far: string }): Promise<Ports> => {
+  const echo = await listen(far, (socket) => socket.on("data", (chunk) => socket.write(chunk)));
+  const sink = await listen(far, (socket) => socket.resume());
+  const source = await listen(far, pour);
   return { echo, sink, source };
 });

@@ -1,5 +1,5 @@
 /** Child processes of a bench run: pinned to a core, told what to do by message, and always stopped by pid. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 
@@ -16,10 +16,19 @@ const nodeOptions = (process.env["FAIRWAY_BENCH_NODE_OPTIONS"] ?? "").split(" ")
 
 export const pinned: boolean = canPin;
 const live = new Set<ChildProcess>();
+const groups = new WeakSet<ChildProcess>();
 
 /** Kills whatever still runs; for the exit path, where nothing can be awaited. */
 export function killAll(): void {
-  for (const child of live) child.kill("SIGKILL");
+  for (const child of live) {
+    if (groups.has(child)) signalGroup(child, "SIGKILL");
+    else child.kill("SIGKILL");
+  }
+}
+
+/** Where a process runs besides its core; in the bench's own network namespace unless told. */
+export interface Place {
+  readonly namespace?: string | undefined;
 }
 
 /** Starts a program of this package with `flags` of Node, on `core` or wherever there is room; resolves when it answered `setup`. */
@@ -27,11 +36,12 @@ export async function startProgram(
   file: string,
   core: number | undefined,
   setup: unknown,
-  { profile = false, flags = [] }: { readonly profile?: boolean; readonly flags?: readonly string[] } = {},
+  { profile = false, flags = [], namespace }: Place & { readonly profile?: boolean; readonly flags?: readonly string[] } = {},
 ): Promise<{ child: Child; answer: unknown }> {
   const path = fileURLToPath(new URL(file, import.meta.url));
-  const process_ = spawnOn(core, process.execPath, [...flags, ...(profile ? nodeOptions : []), path], ["ignore", "inherit", "inherit", "ipc"]);
-  const child = wrap(process_, file);
+  const nodeArgs = [...flags, ...(profile ? nodeOptions : []), path];
+  const process_ = spawnOn(core, namespace, process.execPath, nodeArgs, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+  const child = wrap(process_, file, (signal) => process_.kill(signal));
   try {
     return { child, answer: await child.ask(setup) };
   } catch (thrown) {
@@ -40,20 +50,36 @@ export async function startProgram(
   }
 }
 
-/** Starts any program on `core`. */
-export function startCommand(command: string, args: readonly string[], core: number): Child {
-  return wrap(spawnOn(core, command, args, ["ignore", "ignore", "inherit"]), command);
+/** Starts any program on `core`, as the head of a process group: what it starts itself ends with it. */
+export function startCommand(command: string, args: readonly string[], core: number, { namespace }: Place = {}): Child {
+  const child = spawnOn(core, namespace, command, args, { stdio: ["ignore", "ignore", "inherit"], detached: true });
+  groups.add(child);
+  child.once("exit", () => signalGroup(child, "SIGKILL"));
+  return wrap(child, command, (signal) => signalGroup(child, signal));
 }
 
-function spawnOn(core: number | undefined, command: string, args: readonly string[], stdio: ("ignore" | "inherit" | "ipc")[]): ChildProcess {
-  const [program, rest] = canPin && core !== undefined ? ["taskset", ["-c", String(core), command, ...args]] : [command, [...args]];
-  const child = spawn(program, rest, { stdio });
+function spawnOn(core: number | undefined, namespace: string | undefined, command: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+  const line = [
+    ...(namespace === undefined ? [] : ["ip", "netns", "exec", namespace]),
+    ...(canPin && core !== undefined ? ["taskset", "-c", String(core)] : []),
+    command,
+    ...args,
+  ];
+  const child = spawn(line[0] ?? command, line.slice(1), options);
   live.add(child);
   child.once("exit", () => live.delete(child));
   return child;
 }
 
-function wrap(child: ChildProcess, name: string): Child {
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, signal);
+  } catch {
+    // Nobody is left in the group.
+  }
+}
+
+function wrap(child: ChildProcess, name: string, kill: (signal: NodeJS.Signals) => void): Child {
   const exited = once(child, "exit");
   return {
     pid: child.pid ?? 0,
@@ -71,8 +97,8 @@ function wrap(child: ChildProcess, name: string): Child {
     },
     async [Symbol.asyncDispose]() {
       if (child.exitCode !== null || child.signalCode !== null) return;
-      child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), stopGraceMs);
+      kill("SIGTERM");
+      const timer = setTimeout(() => kill("SIGKILL"), stopGraceMs);
       await exited;
       clearTimeout(timer);
     },

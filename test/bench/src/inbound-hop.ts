@@ -10,18 +10,20 @@ import { certificateOf, serverIdentity } from "./identities.ts";
 export interface InboundSetup {
   readonly authority: AuthorityPem;
   readonly engine: EngineName;
+  /** Where it listens, and where the application is. */
+  readonly far: string;
 }
 
 collectYoungObjectsEarly();
 
-serveParent(async ({ authority, engine }: InboundSetup): Promise<{ port: number }> => {
+serveParent(async ({ authority, engine, far }: InboundSetup): Promise<{ port: number }> => {
   const { signal } = new AbortController();
   const certificate = await certificateOf(authority, serverIdentity);
   const tls = createMeshTls({ clock: systemClock });
 
   const onConnect = (exchange: ConnectExchange): void => {
     const port = Number(exchange.request.authority.split(":")[1]);
-    const app = connect({ port, host: "127.0.0.1", allowHalfOpen: true, noDelay: true });
+    const app = connect({ port, host: far, allowHalfOpen: true, noDelay: true });
     app.once("error", () => {
       if (app.connecting) exchange.reject(503);
     });
@@ -40,7 +42,7 @@ serveParent(async ({ authority, engine }: InboundSetup): Promise<{ port: number 
   };
 
   const server = createServer({ noDelay: true }, (socket) => void serve(socket));
-  server.listen({ port: 0, host: "127.0.0.1", backlog: 4096 });
+  server.listen({ port: 0, host: far, backlog: 4096 });
   await once(server, "listening");
   const address = server.address();
   return { port: typeof address === "object" && address !== null ? address.port : 0 };

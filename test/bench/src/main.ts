@@ -1,103 +1,136 @@
-/**
- * Direct, plain TCP, our HBONE pair and a haproxy mTLS pair, side by side in one run on loopback.
- *   node dist/main.js [--quick] [--json] [--repetitions N] [--only throughput,requests,connects,memory] [--arms direct,hbone,…]
- */
-import { parseArgs } from "node:util";
-import { defaultEngineName, engineNames } from "@fairway/hbone";
-import type { Arm, ArmName } from "./arms.ts";
-import { directArm, haproxyArm, hboneArm, plainArm } from "./arms.ts";
+/** `npm run bench`: direct, plain TCP, our HBONE pair and mutual TLS pairs of others, side by side in one run; or the whole ztunnel (`--whole`). */
+import { readFileSync } from "node:fs";
+import { type Arm, type ArmMaker, directArm, hboneArm, names, peerArm, plainArm, type Scene } from "./arms.ts";
 import { killAll, pinned, startProgram } from "./child.ts";
+import { Figures } from "./figures.ts";
+import { Generator } from "./generator.ts";
 import { newAuthority } from "./identities.ts";
 import { machine } from "./machine.ts";
+import { markLines } from "./marks.ts";
 import type { Ports } from "./measures.ts";
-import { markLines, summarize, table } from "./report.ts";
-import { type GroupName, groupNames, Session } from "./session.ts";
+import { type BenchOptions, help, readOptions } from "./options.ts";
+import { customPeer, knownPeers } from "./peers.ts";
+import { summarize, table } from "./report.ts";
+import { fullTimes, quickTimes, Session } from "./session.ts";
+import { bursts, describeSizes, guarded, idleMemory, type Sizes, sizes } from "./standing.ts";
+import { runWhole } from "./whole.ts";
+import { delayedWire, loopback } from "./wire.ts";
 
-const { values: options } = parseArgs({
-  options: {
-    quick: { type: "boolean", default: false },
-    json: { type: "boolean", default: false },
-    repetitions: { type: "string" },
-    only: { type: "string" },
-    arms: { type: "string" },
-    engine: { type: "string", default: defaultEngineName },
-  },
-});
+/** Windows grow by round trips: with a delay between the hops they take longer. */
+const delayedRampMs = 2_000;
+type Say = (text: string) => void;
 
-async function main(): Promise<void> {
-  const say = (text: string): void => void (options.json ? process.stderr : process.stdout).write(`${text}\n`);
-  const repetitions = Number(options.repetitions ?? (options.quick ? 1 : 3));
-  const groups = groupNames.filter((name) => options.only === undefined || options.only.split(",").includes(name));
-  const engine = engineNames.find((name) => name === options.engine);
-  if (engine === undefined) throw new Error(`--engine takes ${engineNames.join(" or ")}, not ${options.engine}`);
+async function main(options: BenchOptions): Promise<void> {
+  const say: Say = (text) => void (options.json ? process.stderr : process.stdout).write(`${text}\n`);
   const started = performance.now();
-  await using stack = new Stack();
+  const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(0)} s`;
+  const plan = sizes(options.quick, descriptorLimit());
+  await using stack = new AsyncDisposableStack();
 
-  const { child: backend, answer } = await startProgram("./backend.js", undefined, {});
-  stack.add(async () => backend[Symbol.asyncDispose]());
-  const backends = answer as Ports;
-  const { child: load } = await startProgram("./load.js", undefined, { kind: "hello" });
-  stack.add(async () => load[Symbol.asyncDispose]());
+  const wire = options.netem === undefined ? loopback : stack.use(delayedWire(options.netem));
+  const { child: backend, answer } = await startProgram("./backend.js", undefined, { far: wire.far }, { namespace: wire.farSide });
+  stack.use(backend);
+  const { child: load } = await startProgram("./load.js", undefined, { kind: "hello" }, { namespace: wire.near });
+  stack.use(load);
+  const generator = new Generator(load);
+  const scene: Scene = { backends: answer as Ports, authority: newAuthority(), wire, connections: plan.burst + spareConnections };
+  const makers = makersOf(options, scene, say);
+  const figures = new Figures();
 
-  const authority = newAuthority();
-  const makers: readonly (readonly [string, () => Promise<Arm | undefined>])[] = [
-    ["direct", async () => directArm(backends)],
-    ["plain", () => plainArm(backends)],
-    ["hbone", () => hboneArm(backends, authority, engine)],
-    ["haproxy", () => haproxyArm(backends, authority)],
-  ];
-  const arms: Arm[] = [];
-  for (const [name, make] of makers) {
-    if (options.arms !== undefined && !options.arms.split(",").includes(name)) continue;
-    const arm = await make();
-    if (arm === undefined) {
-      say("haproxy is not on this machine: that column is empty (Debian: apt-get install haproxy)");
-      continue;
-    }
-    stack.add(() => arm.stop());
-    arms.push(arm);
-  }
+  await measureStanding(options, makers, generator, figures, plan, say);
+  if (options.load.size > 0) await measureLoad(options, makers, generator, figures, say, seconds);
 
-  const session = new Session(load, arms, { quick: options.quick });
-  await session.warmUp();
-  if (groups.includes("memory")) await session.memory();
-  for (let repetition = 1; repetition <= repetitions; repetition++) {
-    say(`repetition ${repetition} of ${repetitions}, ${((performance.now() - started) / 1000).toFixed(0)} s`);
-    await session.repetition(groups as readonly GroupName[]);
-  }
-
-  const rows = summarize(session.figures());
-  const names: ArmName[] = ["direct", "plain TCP proxy", "HBONE pair", "haproxy mTLS pair"];
-  say("");
-  say(table(rows, names));
-  say("");
+  const rows = summarize(figures.all());
+  const arms = makers.map(({ name }) => name);
+  const others = arms.filter((name) => name !== names.hbone && name !== names.plain);
+  say(`\n${table(rows, arms, names.hbone, arms.includes(names.hbone) ? others : [])}\n`);
   for (const line of markLines(rows)) say(line);
-  say(
-    `\n${machine()}${pinned ? "" : "; taskset is missing, nothing was pinned"}; medians of ${repetitions}, [min..max]; ${((performance.now() - started) / 1000).toFixed(0)} s`,
-  );
-  if (session.failures > 0) say(`${session.failures} connections failed during the run`);
-  if (options.json)
-    process.stdout.write(`${JSON.stringify({ machine: machine(), pinned, repetitions, failures: session.failures, rows, marks: markLines(rows) }, null, 2)}\n`);
+  const conditions = `${machine()}${pinned ? "; one hop a core" : "; taskset is missing, nothing was pinned"}${options.netem === undefined ? "" : `; netem ${options.netem}`}`;
+  if (options.standing.size > 0) say(`\n${describeSizes(plan)}`);
+  say(`\n${conditions}; medians of ${options.repetitions}, [min..max]; ${seconds()}`);
+  if (generator.failures > 0) say(`${generator.failures} connections or requests failed during the run`);
+  if (options.json) {
+    const { repetitions } = options;
+    process.stdout.write(
+      `${JSON.stringify({ machine: conditions, repetitions, sizes: plan, failures: generator.failures, rows, marks: markLines(rows) }, null, 2)}\n`,
+    );
+  }
 }
 
-/** What was opened, closed in reverse. */
-class Stack implements AsyncDisposable {
-  readonly #closers: (() => Promise<void>)[] = [];
+/** Beyond those of a burst: what stands at its side and what is not closed yet. */
+const spareConnections = 150;
 
-  add(close: () => Promise<void>): void {
-    this.#closers.push(close);
+function makersOf({ arms: wanted, engine, peers }: BenchOptions, scene: Scene, say: Say): ArmMaker[] {
+  const makers = [directArm(scene), plainArm(scene), hboneArm(scene, engine)];
+  for (const [key, find] of Object.entries(knownPeers)) {
+    if (wanted?.has(key) === false) continue;
+    const found = find();
+    if ("peer" in found) makers.push(peerArm(found.peer, scene));
+    else say(`missing: ${found.missing}`);
   }
+  makers.push(...peers.map((text) => peerArm(customPeer(text), scene)));
+  return makers.filter(({ key }) => wanted === undefined || wanted.has(key));
+}
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const close of this.#closers.reverse()) await close();
+async function measureStanding(
+  { standing }: BenchOptions,
+  makers: readonly ArmMaker[],
+  generator: Generator,
+  figures: Figures,
+  plan: Sizes,
+  say: Say,
+): Promise<void> {
+  const proxies = makers.filter(({ key }) => key !== "direct");
+  const failed = (name: string, thrown: unknown): void => say(`${name}: ${thrown instanceof Error ? thrown.message : String(thrown)}`);
+  if (standing.has("memory")) {
+    say("idle connections");
+    for (const maker of proxies) await guarded(maker.name, failed, () => idleMemory(maker, generator, figures, plan));
   }
+  if (standing.has("burst")) {
+    say("bursts");
+    await bursts(proxies, generator, figures, plan, failed);
+  }
+}
+
+async function measureLoad(
+  { load, quick, netem, repetitions }: BenchOptions,
+  makers: readonly ArmMaker[],
+  generator: Generator,
+  figures: Figures,
+  say: Say,
+  seconds: () => string,
+): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const arms: Arm[] = [];
+  for (const maker of makers) {
+    const arm = await maker.start();
+    stack.defer(() => arm.stop());
+    await generator.warmUp(arm);
+    arms.push(arm);
+  }
+  const times = quick ? quickTimes : fullTimes;
+  const session = new Session(generator, arms, figures, netem === undefined ? times : { ...times, rampMs: delayedRampMs });
+  for (let repetition = 1; repetition <= repetitions; repetition++) {
+    say(`repetition ${repetition} of ${repetitions}, ${seconds()}`);
+    await session.repetition(load);
+  }
+}
+
+/** What a process of this user may open at most; Node and the pairs of others raise their soft limit to it. */
+function descriptorLimit(): number {
+  const text = readFileSync("/proc/self/limits", "utf8");
+  const hard = /^Max open files\s+\S+\s+(\d+)/m.exec(text)?.[1];
+  return hard === undefined ? Number.POSITIVE_INFINITY : Number(hard);
 }
 
 process.on("exit", killAll);
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
 try {
-  await main();
+  const options = readOptions(process.argv.slice(2));
+  if (options.help) process.stdout.write(help);
+  else if (options.whole !== undefined) await runWhole(options.whole);
+  else await main(options);
 } catch (thrown) {
-  console.error(thrown);
+  console.error(thrown instanceof Error ? thrown.message : thrown, thrown instanceof Error && thrown.cause !== undefined ? thrown.cause : "");
   process.exitCode = 1;
 }

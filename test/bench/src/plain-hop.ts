@@ -7,11 +7,11 @@ import type { Ports } from "./measures.ts";
 
 collectYoungObjectsEarly();
 
-serveParent(async ({ backends }: { backends: Ports }): Promise<Ports> => {
+serveParent(async ({ backends, far }: { backends: Ports; far: string }): Promise<Ports> => {
   const { signal } = new AbortController();
   const listen = async (backendPort: number): Promise<number> => {
     const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-      const app = connect({ port: backendPort, host: "127.0.0.1", allowHalfOpen: true, noDelay: true });
+      const app = connect({ port: backendPort, host: far, allowHalfOpen: true, noDelay: true });
       // The outcome of a copy is of no interest here, and `pipe` never rejects.
       app.once("connect", () => void pipe(socket, app, { signal }));
       app.once("error", () => socket.destroy());

@@ -1,126 +1,112 @@
-/** One run: the same measurements over every arm, interleaved within each repetition. */
+/** The measurements of load: the same over every arm, interleaved within each repetition. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Arm, ArmName } from "./arms.ts";
-import type { Child } from "./child.ts";
-import { concurrency, idleConnections, type LoadRequest, type LoadResult } from "./measures.ts";
-import { cpuSeconds, residentKb } from "./process-cost.ts";
-import type { Figure } from "./report.ts";
+import { type Arm, names } from "./arms.ts";
+import type { Figures } from "./figures.ts";
+import type { Generator } from "./generator.ts";
+import { concurrency, type Latency, type LoadRequest, type LoadResult, pace, shares } from "./measures.ts";
+import { cpuSeconds } from "./process-cost.ts";
 
-export const groupNames = ["throughput", "requests", "connects", "memory"] as const;
-export type GroupName = (typeof groupNames)[number];
+export const loadGroups = ["throughput", "requests", "paced", "connects", "handshakes"] as const;
+export type LoadGroup = (typeof loadGroups)[number];
+
+/** How long each measurement takes. */
+export interface Times {
+  readonly throughputMs: number;
+  readonly requestsMs: number;
+  readonly pacedMs: number;
+  readonly connectsMs: number;
+  /** Until the windows of TCP and of the tunnels have grown. */
+  readonly rampMs: number;
+}
+
+export const fullTimes: Times = { throughputMs: 1_000, requestsMs: 1_500, pacedMs: 4_000, connectsMs: 1_500, rampMs: 200 };
+export const quickTimes: Times = { throughputMs: 400, requestsMs: 700, pacedMs: 1_000, connectsMs: 700, rampMs: 200 };
 
 /** Between measurements, so that one does not pay for the other's clean-up. */
 const settleMs = 150;
 const connectionCounts = [1, 2, 8];
+const openLoop = `open loop, ${pace.perSecond}/s of 1 KB`;
 
 export class Session {
-  failures = 0;
-  readonly #load: Child;
+  readonly #generator: Generator;
   readonly #arms: readonly Arm[];
-  readonly #times: { readonly throughputMs: number; readonly requestsMs: number; readonly connectsMs: number };
-  readonly #figures = new Map<string, Figure>();
+  readonly #figures: Figures;
+  readonly #times: Times;
 
-  constructor(load: Child, arms: readonly Arm[], { quick }: { quick: boolean }) {
-    this.#load = load;
+  constructor(generator: Generator, arms: readonly Arm[], figures: Figures, times: Times) {
+    this.#generator = generator;
     this.#arms = arms;
-    this.#times = quick ? { throughputMs: 400, requestsMs: 700, connectsMs: 700 } : { throughputMs: 1_000, requestsMs: 1_500, connectsMs: 1_500 };
+    this.#figures = figures;
+    this.#times = times;
   }
 
-  figures(): Figure[] {
-    return [...this.#figures.values()];
-  }
-
-  /** Compiled code, grown buffers and an open tunnel before anything counts; also waits for haproxy to listen. */
-  async warmUp(): Promise<void> {
-    for (const { ports } of this.#arms) {
-      await this.#connectable(ports.echo);
-      await this.#ask({ kind: "requests", connections: concurrency, port: ports.echo, ms: 500 });
-      await this.#ask({ kind: "connects", concurrency, port: ports.echo, ms: 300 });
-    }
-    this.failures = 0;
-  }
-
-  async repetition(groups: readonly GroupName[]): Promise<void> {
-    if (groups.includes("throughput")) {
+  async repetition(groups: ReadonlySet<LoadGroup>): Promise<void> {
+    if (groups.has("throughput")) {
       for (const connections of connectionCounts) {
         for (const direction of ["up", "down"] as const) for (const arm of this.#arms) await this.#throughput(arm, direction, connections);
       }
     }
-    if (groups.includes("requests")) for (const arm of this.#arms) await this.#requests(arm);
-    if (groups.includes("connects")) for (const arm of this.#arms) await this.#connects(arm);
+    if (groups.has("requests")) for (const arm of this.#arms) await this.#requests(arm);
+    if (groups.has("paced")) await this.#paced();
+    if (groups.has("connects")) for (const arm of this.#arms) await this.#connects(arm);
+    if (groups.has("handshakes")) for (const arm of this.#arms) await this.#handshakes(arm);
   }
 
-  /** Growth of the resident set from the first idle connections to the last, so that one-off growth does not count. */
-  async memory(): Promise<void> {
-    for (const { name, ports, hops } of this.#arms) {
+  async #throughput({ name, host, ports, hops }: Arm, direction: "up" | "down", connections: number): Promise<void> {
+    const port = direction === "up" ? ports.sink : ports.source;
+    const [{ throughputMs: ms, rampMs }, load] = [this.#times, { kind: "throughput", host, direction, connections, port } as const];
+    const [{ count, seconds }, cpu] = await this.#priced(hops, { ...load, ms, warmUpMs: rampMs });
+    const label = `${direction}, ${connections} connection${connections === 1 ? "" : "s"}`;
+    this.#figures.record(label, "Gbit/s", name, (count * 8) / seconds / 1e9);
+    // The cost also covers the warm-up, which moves bytes that are not counted; both are scaled by time.
+    if (connections === 1 && hops.length > 0) this.#figures.record(`CPU per GB, ${direction}`, "s", name, (cpu / count) * 1e9);
+  }
+
+  async #requests({ name, host, ports, hops }: Arm): Promise<void> {
+    const load = { kind: "requests", host, connections: concurrency, port: ports.echo, ms: this.#times.requestsMs } as const;
+    const [{ count, seconds, latency }, cpu] = await this.#priced(hops, load);
+    this.#figures.record(`requests, ${concurrency} connections, 1 KB`, "/s", name, count / seconds);
+    for (const share of shares) this.#figures.record(`latency ${share}`, "us", name, latency?.[share] ?? Number.NaN);
+    if (hops.length > 0) this.#figures.record("CPU per 1000 requests", "ms", name, (cpu / count) * 1e6);
+  }
+
+  async #paced(): Promise<void> {
+    let direct: Latency | undefined;
+    for (const { name, host, ports, hops } of this.#arms) {
+      const [{ count, latency }, cpu] = await this.#priced(hops, { kind: "paced", host, ...pace, port: ports.echo, ms: this.#times.pacedMs });
+      if (name === names.direct) direct = latency;
+      for (const share of shares) this.#figures.record(`${openLoop}: ${share}`, "us", name, latency?.[share] ?? Number.NaN);
       if (hops.length === 0) continue;
-      await this.#ask({ kind: "idle-open", connections: idleConnections.from, port: ports.echo });
-      await sleep(1_000);
-      const before = await residentKb(hops);
-      await this.#ask({ kind: "idle-open", connections: idleConnections.to, port: ports.echo });
-      await sleep(1_000);
-      const grown = (await residentKb(hops)) - before;
-      await this.#ask({ kind: "idle-close" });
-      await sleep(settleMs);
-      this.#record("memory per idle connection, all hops", "KB", false, name, grown / (idleConnections.to - idleConnections.from));
+      for (const share of shares) {
+        if (direct !== undefined) this.#figures.record(`${openLoop}: added ${share}`, "us", name, (latency?.[share] ?? Number.NaN) - direct[share]);
+      }
+      this.#figures.record(`${openLoop}: CPU per 1000`, "ms", name, (cpu / count) * 1e6);
     }
   }
 
-  async #throughput({ name, ports, hops }: Arm, direction: "up" | "down", connections: number): Promise<void> {
-    const port = direction === "up" ? ports.sink : ports.source;
-    const [{ count, seconds }, cpu] = await this.#priced(hops, { kind: "throughput", direction, connections, port, ms: this.#times.throughputMs });
-    const label = `${direction}, ${connections} connection${connections === 1 ? "" : "s"}`;
-    this.#record(label, "Gbit/s", true, name, (count * 8) / seconds / 1e9);
-    // The cost also covers the warm-up, which moves bytes that are not counted; both are scaled by time.
-    if (connections === 1 && hops.length > 0) this.#record(`CPU per GB, ${direction}`, "s", false, name, (cpu / count) * 1e9);
+  async #connects({ name, host, ports, hops }: Arm): Promise<void> {
+    const load = { kind: "connects", host, concurrency, port: ports.echo, ms: this.#times.connectsMs } as const;
+    const [{ count, seconds }, cpu] = await this.#priced(hops, load);
+    this.#figures.record("new connections", "/s", name, count / seconds);
+    if (hops.length > 0) this.#figures.record("CPU per 1000 connections", "ms", name, (cpu / count) * 1e6);
   }
 
-  async #requests({ name, ports, hops }: Arm): Promise<void> {
-    const [{ count, seconds, latency }, cpu] = await this.#priced(hops, {
-      kind: "requests",
-      connections: concurrency,
-      port: ports.echo,
-      ms: this.#times.requestsMs,
-    });
-    this.#record("requests, 32 connections, 1 KB", "/s", true, name, count / seconds);
-    for (const share of ["p50", "p90", "p99"] as const) this.#record(`latency ${share}`, "us", false, name, latency?.[share] ?? Number.NaN);
-    if (hops.length > 0) this.#record("CPU per 1000 requests", "ms", false, name, (cpu / count) * 1e6);
-  }
-
-  async #connects({ name, ports, hops }: Arm): Promise<void> {
-    const [{ count, seconds }, cpu] = await this.#priced(hops, { kind: "connects", concurrency, port: ports.echo, ms: this.#times.connectsMs });
-    this.#record("new connections", "/s", true, name, count / seconds);
-    if (hops.length > 0) this.#record("CPU per 1000 connections", "ms", false, name, (cpu / count) * 1e6);
+  /** Connections of which each makes a tunnel of its own, with a full handshake; `direct` has none to make. */
+  async #handshakes({ name, host, ports, hops }: Arm): Promise<void> {
+    if (ports.fresh === undefined || hops.length === 0) return;
+    const load = { kind: "connects", host, concurrency, port: ports.fresh, ms: this.#times.connectsMs } as const;
+    const [{ count, seconds }, cpu] = await this.#priced(hops, load);
+    this.#figures.record("new tunnels, full handshakes", "/s", name, count / seconds);
+    this.#figures.record("CPU per handshake, its connection included", "ms", name, (cpu / count) * 1e3);
   }
 
   /** The result, and the CPU seconds of the hops in the measured time (their rate over the whole, warm-up included). */
   async #priced(hops: readonly number[], request: LoadRequest): Promise<[LoadResult, number]> {
     await sleep(settleMs);
     const [before, start] = [await cpuSeconds(hops), performance.now()];
-    const result = await this.#ask(request);
+    const result = await this.#generator.ask(request);
     const elapsed = (performance.now() - start) / 1000;
     const used = (await cpuSeconds(hops)) - before;
     return [result, (used * result.seconds) / elapsed];
-  }
-
-  async #connectable(port: number): Promise<void> {
-    for (let attempt = 0; attempt < 50; attempt++) {
-      const { failures } = await this.#ask({ kind: "connects", concurrency: 1, port, ms: 1 });
-      if (failures === 0) return;
-      await sleep(50);
-    }
-    throw new Error(`nobody answers on port ${port}`);
-  }
-
-  async #ask(request: LoadRequest): Promise<LoadResult> {
-    const result = (await this.#load.ask(request)) as LoadResult;
-    this.failures += result.failures;
-    return result;
-  }
-
-  #record(name: string, unit: string, higherIsBetter: boolean, arm: ArmName, value: number): void {
-    const figure = this.#figures.get(name) ?? { name, unit, higherIsBetter, samples: new Map() };
-    this.#figures.set(name, figure);
-    figure.samples.set(arm, [...(figure.samples.get(arm) ?? []), value]);
   }
 }
