@@ -28,10 +28,10 @@ export function summarize(figures: readonly Figure[]): Row[] {
   return figures.map(({ name, unit, samples }) => ({ name, unit, arms: Object.fromEntries([...samples].map(([arm, values]) => [arm, spread(values)])) }));
 }
 
-/** The median of one arm as a multiple of another's. */
+/** The median of one arm as a multiple of another's; of differences below nothing there is none. */
 export function ratio({ arms }: Row, arm: string, other: string): number | undefined {
   const [own, theirs] = [arms[arm]?.median, arms[other]?.median];
-  return own === undefined || theirs === undefined || theirs === 0 ? undefined : own / theirs;
+  return own === undefined || theirs === undefined || own < 0 || theirs <= 0 ? undefined : own / theirs;
 }
 
 /** A column for each arm, and one for the ratio of `subject` to each of `others`. */

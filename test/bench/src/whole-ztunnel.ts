@@ -32,7 +32,7 @@ const probe = fileURLToPath(new URL("./heap-probe.js", import.meta.url));
 const probePauseMs = 1_000;
 const probeAttempts = 60;
 const pollMs = 50;
-const pollAttempts = 400;
+const pollAttempts = 1_200;
 /** Two readings that differ by less are the same. */
 const sameShare = 0.005;
 
@@ -67,6 +67,7 @@ export async function startZtunnel({ program, threads, workloads }: WholeSetup, 
     rmSync(heapFile, { force: true });
     child.kill("SIGUSR2");
     for (let attempt = 0; attempt < pollAttempts && !existsSync(heapFile); attempt++) await sleep(pollMs);
+    if (!existsSync(heapFile)) throw new Error(`${program} does not answer SIGUSR2: it ended, or its main thread is busy for longer than a minute`);
     const { heapUsed, external } = JSON.parse(readFileSync(heapFile, "utf8")) as { heapUsed: number; external: number };
     return (heapUsed + external) / 1024;
   };

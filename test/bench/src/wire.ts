@@ -48,7 +48,7 @@ export function delayedWire(impairment: string): Wire & Disposable {
     return { near, farSide, far: farAddress, [Symbol.dispose]: dispose };
   } catch (thrown) {
     dispose();
-    throw new Error(`--netem "${impairment}": the wire could not be made; try its words with tc qdisc … netem`, { cause: thrown });
+    throw new Error(`--netem "${impairment}": no such wire; this needs tc and a kernel with netem (CONFIG_NET_SCH_NETEM)`, { cause: thrown });
   }
 }
 
