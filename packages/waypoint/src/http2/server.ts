@@ -138,30 +138,11 @@ class Http2Request implements IncomingRequest {
     const onBytes = (bytes: number): void => {
       this.#sent += bytes;
     };
-    sendBody(stream, this.#breaking(body), { brokenCode: NGHTTP2_INTERNAL_ERROR, onBytes });
-  }
-
-  /** Notes that the answer broke off, which is not the client's doing. */
-  #breaking(body: Body): Body {
-    return {
-      length: body.length,
-      flowInto: (sink) =>
-        body.flowInto({
-          write: (bytes) => sink.write(bytes),
-          end: (trailers) => sink.end(trailers),
-          fail: (error) => {
-            this.#answered = "broken";
-            sink.fail(error);
-          },
-          get onReady() {
-            return sink.onReady;
-          },
-          set onReady(ready) {
-            sink.onReady = ready;
-          },
-        }),
-      cancel: (reason) => body.cancel(reason),
+    // It broke off on its way here, which is not the client's doing.
+    const onBroken = (): void => {
+      this.#answered = "broken";
     };
+    sendBody(stream, body, { brokenCode: NGHTTP2_INTERNAL_ERROR, onBytes, onBroken });
   }
 
   /** Nobody reads on. The stream stays until the answer is out, and what the client sends meanwhile stays within its window. */

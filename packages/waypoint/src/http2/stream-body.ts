@@ -74,11 +74,18 @@ export class StreamBody implements Body {
   }
 }
 
+interface SendOptions {
+  /** What the peer is told when the body breaks off. */
+  readonly brokenCode: number;
+  readonly onBytes?: (bytes: number) => void;
+  readonly onBroken?: () => void;
+}
+
 /**
  * Sends a body on a stream that was opened with `waitForTrailers`. Without that option `close` would send END_STREAM before the reset, and
  * what broke off would look complete.
  */
-export function sendBody(stream: Http2Stream, body: Body, { brokenCode, onBytes }: { brokenCode: number; onBytes?: (bytes: number) => void }): void {
+export function sendBody(stream: Http2Stream, body: Body, { brokenCode, onBytes, onBroken }: SendOptions): void {
   let trailers: HeaderFields | undefined;
   let over = false;
   stream.once("wantTrailers", () => stream.sendTrailers(writeTrailers(trailers)));
@@ -95,6 +102,7 @@ export function sendBody(stream: Http2Stream, body: Body, { brokenCode, onBytes 
     },
     fail: () => {
       over = true;
+      onBroken?.();
       reset(stream, brokenCode);
     },
     onReady: undefined,

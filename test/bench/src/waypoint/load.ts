@@ -51,9 +51,11 @@ async function paced({ authority, target, connections, perSecond, ms }: Waypoint
     else void send(connection, next);
   };
   for (let index = 0; index < total; index++) {
-    const due = start + (index * 1000) / perSecond;
-    const early = due - performance.now();
+    const planned = start + (index * 1000) / perSecond;
+    const early = planned - performance.now();
     if (early > 1) await sleep(early);
+    // Timers are no finer than a millisecond: what goes out before its time counts from then, or its latency would be less than it is.
+    const due = Math.min(planned, performance.now());
     const connection = idle.pop();
     if (connection === undefined) waiting.push(due);
     else void send(connection, due);
