@@ -11,6 +11,7 @@ import { authority, type Behaviour, echo, errorCodes, type Serve, type Served, s
 import { memoryLink } from "./link.ts";
 import { floods, malformed } from "./malformed-compliance.ts";
 import { connectHeaders, data, flags, frame, frameTypes, headerBlock, preface, RawPeer, rstStream, settings, status200, uint32 } from "./raw-peer.ts";
+import { brokenRules } from "./stream-compliance.ts";
 import { forever, until } from "./tunnel-compliance.ts";
 
 export interface HostileSubject {
@@ -55,6 +56,7 @@ export function hostileCompliance(test: TestFn, { name, create }: HostileSubject
   };
   wire(behaviour, serve, connect);
   malformed(behaviour, serve);
+  brokenRules(behaviour, alone, serve);
   brokenOff(behaviour, serve, connect);
   resets(behaviour, serve, connect);
   floods(behaviour, alone, serve, serveDeaf);
