@@ -6,6 +6,7 @@ import { descriptorOf } from "./node-handle.ts";
 import { listen, listenOptions, podNetworkCompliance, text } from "./pod-network.compliance.ts";
 import { linuxPodNetwork } from "./pod-network-linux.ts";
 import { getMark, getUserTimeout } from "./socket-options.ts";
+import { getOption } from "./system-calls.ts";
 import { joined, skipped, testNamespace } from "./test-namespaces.ts";
 
 const signal = new AbortController().signal;
@@ -84,6 +85,32 @@ for (const family of ["ip", "ip6"] as const) {
     socket.end();
   });
 }
+
+test.serial("dialled and accepted sockets send at once, and ask a silent peer after 180 seconds, nine times", async (t) => {
+  if (skipped(t)) return;
+  const pod = testNamespace(t);
+  await using network = linuxPodNetwork(pod.namespace);
+  const keepalive = { timeMs: 180_000, intervalMs: 180_000, retries: 9 };
+  const { listener, accepted } = await listen(network, { keepalive });
+  const { socket } = await network.dial({ host: "127.0.0.1", port: listener.port, mark: 0, timeoutMs: 5_000, signal, keepalive });
+  // SO_KEEPALIVE at the level of sockets; TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT at that of TCP.
+  const options = [
+    [1, 9],
+    [6, 1],
+    [6, 4],
+    [6, 5],
+    [6, 6],
+  ] as const;
+  for (const each of [socket, await accepted]) {
+    const values = options.map(([level, option]) => {
+      const bytes = Buffer.alloc(4);
+      getOption(descriptorOf(each) ?? -1, level, option, bytes);
+      return bytes.readUInt32LE();
+    });
+    t.deepEqual(values, [1, 1, 180, 180, 9]);
+  }
+  socket.destroy();
+});
 
 test.serial("a dial that nobody answers ends by its own timeout", async (t) => {
   if (skipped(t)) return;

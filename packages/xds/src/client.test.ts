@@ -5,7 +5,7 @@ import { errorCode, messageOf, silentLogger, systemClock } from "@fairway/runtim
 import { status } from "@grpc/grpc-js";
 import test, { type ExecutionContext } from "ava";
 import fc from "fast-check";
-import { XdsClient, type XdsConnection } from "./client.ts";
+import { XdsClient, type XdsConnection, type XdsObserver } from "./client.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 import { createXdsMeshView, type XdsMeshView } from "./mesh-view.ts";
 import { ztunnelNode } from "./node.ts";
@@ -210,6 +210,38 @@ const encoded = Buffer.from(
     ],
   }).finish(),
 );
+
+test("whoever counts hears of every response that was asked for, its bytes, and how each stream ended", async (t) => {
+  let streams = 0;
+  const { body } = workloadResource(workload("a"));
+  const resource = { name: "a", version: "1", aliases: [], ttl: undefined, cacheControl: undefined, resource: { typeUrl: addressTypeUrl, value: body } };
+  const { target } = await scripted(t, (stream, request) => {
+    if (request.typeUrl !== addressTypeUrl) return;
+    if (request.responseNonce === "") {
+      stream.write({ ...empty, typeUrl: addressTypeUrl, nonce: "1", resources: [resource, resource] });
+      stream.write({ ...empty, typeUrl: "type.googleapis.com/unheard.Of", nonce: "2" });
+    } else if (request.responseNonce === "1") {
+      streams++;
+      if (streams === 1) stream.end();
+      else stream.emit("error", { code: streams === 2 ? status.UNKNOWN : status.INTERNAL, details: "no" });
+    }
+  });
+  const received: [string, number][] = [];
+  const ended: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const observer: XdsObserver = {
+    received: (typeUrl, bytes) => void received.push([typeUrl, bytes]),
+    ended: (how) => {
+      if (ended.push(how) === 3) resolve();
+    },
+  };
+  const view = createXdsMeshView({ access: accessTo(target), node, nodeName: "n", clock: systemClock, log: silentLogger, observer });
+  t.teardown(() => view[Symbol.asyncDispose]());
+  await promise;
+  t.deepEqual(ended.slice(0, 3), ["clean", "normal", "error"]);
+  t.deepEqual(received[0], [addressTypeUrl, 2 * body.length]);
+  t.true(received.every(([typeUrl]) => typeUrl === addressTypeUrl));
+});
 
 test("bytes that are no message end the stream with an error, and the next stream works", async (t) => {
   const broken = [encoded.subarray(0, 9), Buffer.from("garbage"), Buffer.alloc(64, 0xff)];

@@ -18,6 +18,14 @@ export type XdsConnection =
   | { readonly kind: "connected"; readonly since: number }
   | { readonly kind: "waiting"; readonly error: MeshError | undefined; readonly retryInMs: number };
 
+/** For whoever counts. */
+export interface XdsObserver {
+  /** A response of a type that was asked for; `bytes` are those of its resources. */
+  received(typeUrl: string, bytes: number): void;
+  /** A stream ended: before there was one, as streams do now and then, with an error, or cleanly. */
+  ended(how: "unconnected" | "normal" | "error" | "clean"): void;
+}
+
 export interface XdsClientOptions {
   readonly access: ControlPlaneAccess;
   readonly node: NodeIdentity;
@@ -28,6 +36,7 @@ export interface XdsClientOptions {
   readonly maxMessageBytes?: number;
   /** Returns 0..1. */
   readonly random?: () => number;
+  readonly observer?: XdsObserver | undefined;
 }
 
 /** Ztunnel contract 3.1. */
@@ -89,13 +98,14 @@ export class XdsClient implements AsyncDisposable {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { clock, log, random = Math.random } = this.#options;
+    const { clock, log, random = Math.random, observer } = this.#options;
     let delayMs = retry.initialMs;
     let failures = 0;
     while (!signal.aborted) {
       this.#connection.set({ kind: "connecting" });
-      const { error, normal, served } = await this.#attempt(failures, signal);
+      const { error, normal, served, connected } = await this.#attempt(failures, signal);
       if (signal.aborted) return;
+      observer?.ended(error === undefined ? "clean" : !connected ? "unconnected" : normal ? "normal" : "error");
       if (served) delayMs = retry.initialMs;
       // A server that ends every stream at once, however politely, is not asked a hundred times a second.
       const calm = normal && served;
@@ -110,7 +120,7 @@ export class XdsClient implements AsyncDisposable {
     }
   }
 
-  async #attempt(failures: number, signal: AbortSignal): Promise<{ error: MeshError | undefined; normal: boolean; served: boolean }> {
+  async #attempt(failures: number, signal: AbortSignal): Promise<Omit<StreamEnd, "error"> & { readonly error: MeshError | undefined }> {
     const { access } = this.#options;
     let client: AggregatedDiscoveryServiceClient | undefined;
     try {
@@ -129,15 +139,15 @@ export class XdsClient implements AsyncDisposable {
         "grpc.use_local_subchannel_pool": 1,
       });
       const end = await this.#stream(client, client.deltaAggregatedResources(metadata), signal);
-      if (end.error === undefined) return { error: undefined, normal: true, served: end.served };
-      if (end.connected) return { error: streamError(access.target, end.error), normal: end.normal, served: end.served };
+      if (end.error === undefined) return { ...end, error: undefined, normal: true };
+      if (end.connected) return { ...end, error: streamError(access.target, end.error) };
       const error =
         failures + 1 < failuresBeforeDiagnosis
           ? connectionError("connect", access.target, "trying again", end.error)
           : await diagnose(access.target, end.error, { signal });
-      return { error, normal: false, served: false };
+      return { error, normal: false, served: false, connected: false };
     } catch (thrown) {
-      return { error: MeshError.from(thrown, "XDS_STREAM_FAILED"), normal: false, served: false };
+      return { error: MeshError.from(thrown, "XDS_STREAM_FAILED"), normal: false, served: false, connected: false };
     } finally {
       client?.close();
     }
@@ -191,12 +201,16 @@ export class XdsClient implements AsyncDisposable {
   }
 
   #receive(response: DeltaDiscoveryResponse): DeltaDiscoveryRequest {
-    const { log } = this.#options;
+    const { log, observer } = this.#options;
     const subscription = this.#subscriptions.find(({ sink }) => sink.typeUrl === response.typeUrl);
     if (subscription === undefined) {
       log.warn("a response of a type that was not asked for", { typeUrl: response.typeUrl.slice(0, maxLogged) });
       return acknowledgement(response);
     }
+    observer?.received(
+      response.typeUrl,
+      response.resources.reduce((sum, { resource }) => sum + (resource?.value.length ?? 0), 0),
+    );
     const { reply, rejected } = subscription.receive(response);
     if (rejected.size > 0)
       log.warn("resources rejected", { typeUrl: response.typeUrl, count: rejected.size, reasons: (reply.errorDetail?.message ?? "").slice(0, maxLogged) });

@@ -5,7 +5,7 @@
 import { applyChange, emptySnapshot, type SnapshotChange, serviceKey } from "@fairway/model";
 import { addressTypeUrl } from "@fairway/protocol";
 import { type Clock, type Logger, type Watch, Watched } from "@fairway/runtime";
-import { XdsClient, type XdsConnection } from "./client.ts";
+import { XdsClient, type XdsConnection, type XdsObserver } from "./client.ts";
 import type { ControlPlaneAccess } from "./control-plane-access.ts";
 import { decideNow } from "./decide-now.ts";
 import { decideOnDemand, namesLookedAt } from "./decide-on-demand.ts";
@@ -27,6 +27,7 @@ export interface XdsMeshViewOptions {
   readonly initial?: SnapshotChange;
   readonly maxMessageBytes?: number;
   readonly random?: () => number;
+  readonly observer?: XdsObserver | undefined;
   /** Subscribe to no address but those that are asked for. `clusterId` is the first part of the uids of local pods. */
   readonly onDemand?: ({ readonly clusterId: string } & Partial<DemandLimits>) | undefined;
   /** Namespace whose policies are for the whole mesh: what an unreadable policy of it denies. */
@@ -43,7 +44,7 @@ const defaultRootNamespace = "istio-system";
 
 /** Opens the stream in the background and keeps it; returns at once. */
 export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
-  const { access, node, nodeName, clock, log, initial, maxMessageBytes, random, onDemand, rootNamespace = defaultRootNamespace } = options;
+  const { access, node, nodeName, clock, log, initial, maxMessageBytes, random, observer, onDemand, rootNamespace = defaultRootNamespace } = options;
   const snapshot = initial === undefined ? emptySnapshot : applyChange(emptySnapshot, initial);
   const changes = new Watched<MeshChange>({ snapshot, policiesChanged: true, workloadsChanged: true });
   const commit = (change: SnapshotChange, touched: Omit<MeshChange, "snapshot">): void =>
@@ -70,6 +71,7 @@ export function createXdsMeshView(options: XdsMeshViewOptions): XdsMeshView {
     sinks: [policySink(changes, commit, { rootNamespace }), { ...addressSink(changes, commit, demand), wanted: demand }],
     clock,
     log,
+    observer,
     ...(maxMessageBytes === undefined ? {} : { maxMessageBytes }),
     ...(random === undefined ? {} : { random }),
   });

@@ -287,6 +287,7 @@ test.serial("without its control plane the program runs, is not ready and serves
   const program = new Program(t, { XDS_ADDRESS: "http://127.0.0.1:1", INPOD_UDS: "/nonexistent/zds.sock" }, () => undefined);
   const ready = await listening(() => get(ports.readiness, "/healthz/ready"));
   t.deepEqual(ready, { status: 500, body: "not ready, pending: state manager, proxy\n" });
+  t.regex((await get(ports.metrics, "/metrics")).body, /istio_xds_connection_terminations_total\{reason="ConnectionError"\} \d+\n/);
   program.stop();
   t.is(await program.done, undefined);
 });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { SnapshotChange } from "@fairway/model";
 import { Authority, type AuthorityPem, type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient, localCaClient } from "@fairway/pki";
 import { type Clock, Counter, Gauge, type Logger, type MetricRegistry } from "@fairway/runtime";
-import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView } from "@fairway/xds";
+import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView, type XdsMeshViewOptions } from "@fairway/xds";
 import type { Config, ControlPlane, LocalMesh } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
 
@@ -22,9 +22,9 @@ export async function openMesh(config: Config, { log, clock, registry }: { log: 
     initial,
     rootNamespace: config.rootNamespace,
     onDemand: proxy.onDemand ? { clusterId: proxy.clusterId } : undefined,
+    observer: countDiscovery(registry),
   });
   if (view.demand !== undefined) registerDemandMetrics(registry, view.demand);
-  countTerminations(view, registry);
   return view;
 }
 
@@ -75,17 +75,23 @@ function registerDemandMetrics(registry: MetricRegistry, demand: NonNullable<Xds
   });
 }
 
-/** How streams end, by the reference's words (contract 9.1). The view outlives every subscriber: nothing to dispose. */
-function countTerminations({ connection }: XdsMeshView, registry: MetricRegistry): void {
+/** What comes, and how streams end, by the reference's words (contract 9.1). */
+function countDiscovery(registry: MetricRegistry): NonNullable<XdsMeshViewOptions["observer"]> {
+  const registers = [registry];
+  const messages = new Counter({ name: "istio_xds_message_total", help: "Discovery responses, by type", labelNames: ["url"], registers });
+  const bytes = new Counter({ name: "istio_xds_message_bytes_total", help: "Bytes of their resources", labelNames: ["url"], registers });
   const terminations = new Counter({
     name: "istio_xds_connection_terminations_total",
     help: "Discovery streams that ended, by reason",
     labelNames: ["reason"],
-    registers: [registry],
+    registers,
   });
-  let connected = false;
-  connection.subscribe((state) => {
-    if (state.kind === "waiting") terminations.inc({ reason: state.error === undefined ? "Complete" : connected ? "Error" : "ConnectionError" });
-    connected = state.kind === "connected";
-  });
+  const reasons = { unconnected: "ConnectionError", normal: "Reconnect", error: "Error", clean: "Complete" } as const;
+  return {
+    received: (url, size) => {
+      messages.inc({ url });
+      bytes.inc({ url }, size);
+    },
+    ended: (how) => terminations.inc({ reason: reasons[how] }),
+  };
 }
