@@ -178,6 +178,11 @@ test.serial("administration answers as the reference does, and quits on request"
   t.is((await get(ports.admin, "/debug/pprof/profile?seconds=1")).status, 409);
   for (const { body } of await Promise.all(profiles)) t.true("nodes" in JSON.parse(body));
   t.is((await get(ports.readiness, "/healthz/ready", "POST")).status, 405);
+  for (const port of [ports.metrics, ports.readiness]) {
+    const socket = connect({ host: "127.0.0.1", port, allowHalfOpen: true });
+    socket.end("no HTTP at all\r\n\r\n");
+    t.regex((await readAll(socket)).toString(), /^HTTP\/1\.1 400 /);
+  }
   t.is((await get(ports.admin, "/quitquitquit")).status, 405);
   t.deepEqual(await get(ports.admin, "/quitquitquit", "POST"), { status: 200, body: "shutdown now\n" });
   t.is(await program.done, undefined);

@@ -126,6 +126,18 @@ test.serial("a process that drains takes no pod, hears which pods are gone, and 
   t.deepEqual(rig.started, ["one", "two"]);
 });
 
+test.serial("while there is no agent it is looked for again after 20 ms, and every second at the latest", async (t) => {
+  const waits: number[] = [];
+  const leaving = new AbortController();
+  const sleep = async (ms: number): Promise<void> => {
+    if (waits.push(ms) === 8) leaving.abort();
+  };
+  const nobody = { connected: async () => {}, disconnected: async () => {} };
+  const options = { socketPath: "/nonexistent/zds.sock", pods: nobody as never, clock: { ...systemClock, sleep }, log: silentLogger, random: () => 0.5 };
+  await runZdsClient(options, { signal: forever, leaving: leaving.signal });
+  t.deepEqual(waits, [20, 40, 80, 160, 320, 640, 1_000, 1_000]);
+});
+
 test.serial("adding a pod again changes nothing; its namespace is what decides", async (t) => {
   const rig = await Rig.open(t);
   const agent = await rig.agent(t);
