@@ -1,5 +1,5 @@
 /** Starts a whole ztunnel for two pods and plays its node agent and its operator. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,6 +10,7 @@ import { openNamespace, type SeqpacketConnection, SeqpacketServer } from "@fairw
 import { encodeZdsRequest, type ZdsRequest } from "@fairway/protocol";
 import type { podNamespaces } from "./pod-namespaces.ts";
 import { residentKb } from "./process-cost.ts";
+import { discoveryPort } from "./soak/places.ts";
 import { mesh } from "./whole-mesh.ts";
 
 export type Pods = ReturnType<typeof podNamespaces>;
@@ -25,10 +26,15 @@ export interface WholeSetup {
   readonly threads: string;
   /** Known besides the two pods. */
   readonly workloads: number;
+  /** How it learns of them: its local configuration, or a control plane, as in a cluster. */
+  readonly from: "file" | "control plane";
 }
 
 const forever = new AbortController().signal;
 const probe = fileURLToPath(new URL("./heap-probe.js", import.meta.url));
+/** The one of the soak, told to stay as it is: the longest period a timer can have. */
+const controlPlane = fileURLToPath(new URL("./soak/control-plane.js", import.meta.url));
+const neverMs = 2 ** 31 - 1;
 const probePauseMs = 1_000;
 const probeAttempts = 60;
 const pollMs = 50;
@@ -36,16 +42,17 @@ const pollAttempts = 1_200;
 /** Two readings that differ by less are the same. */
 const sameShare = 0.005;
 
-export async function startZtunnel({ program, threads, workloads }: WholeSetup, pods: Pods): Promise<WholeZtunnel> {
+export async function startZtunnel({ program, threads, workloads, from }: WholeSetup, pods: Pods): Promise<WholeZtunnel> {
   const directory = mkdtempSync(join(tmpdir(), "fwbench-"));
   const heapFile = join(directory, "heap");
-  writeFileSync(join(directory, "mesh.yaml"), mesh(pods.a.ip, pods.b.ip, workloads));
+  const meshFile = join(directory, "mesh.yaml");
+  writeFileSync(meshFile, mesh(pods.a.ip, pods.b.ip, workloads));
+  const discovery = from === "file" ? undefined : await startControlPlane(pods, meshFile);
   const { promise, resolve } = Promise.withResolvers<SeqpacketConnection>();
   const server = await SeqpacketServer.listen(join(directory, "zds.sock"), resolve);
   const env = {
     PATH: process.env["PATH"] ?? "",
-    XDS_ADDRESS: "",
-    LOCAL_XDS_PATH: join(directory, "mesh.yaml"),
+    ...(discovery === undefined ? { XDS_ADDRESS: "", LOCAL_XDS_PATH: meshFile } : { XDS_ADDRESS: `http://127.0.0.1:${discoveryPort}` }),
     FAKE_CA: "true",
     INPOD_UDS: join(directory, "zds.sock"),
     ISTIO_META_DNS_CAPTURE: "false",
@@ -60,6 +67,7 @@ export async function startZtunnel({ program, threads, workloads }: WholeSetup, 
   const stop = async (): Promise<void> => {
     child.kill("SIGTERM");
     await exited;
+    discovery?.kill();
     server.close();
     rmSync(directory, { recursive: true, force: true });
   };
@@ -99,6 +107,13 @@ export async function startZtunnel({ program, threads, workloads }: WholeSetup, 
     await stop();
     throw thrown;
   }
+}
+
+async function startControlPlane(pods: Pods, meshFile: string): Promise<ChildProcess> {
+  const command = ["netns", "exec", pods.node, process.execPath, controlPlane, meshFile, String(neverMs)];
+  const child = spawn("ip", command, { stdio: ["ignore", "ignore", "inherit", "ipc"] });
+  await once(child, "message");
+  return child;
 }
 
 async function ask(agent: SeqpacketConnection, request: ZdsRequest, fds: readonly number[]): Promise<void> {

@@ -58,7 +58,7 @@ export async function runWhole(options: WholeOptions): Promise<void> {
 
 async function underLoad(arm: WholeArm, pods: Pods, seconds: number, figures: Figures, say: (text: string) => void): Promise<void> {
   const note = (row: string, unit: string, value: number): void => figures.record(row, unit, arm.name, value);
-  await using ztunnel = await startZtunnel({ ...arm, workloads: 0 }, pods);
+  await using ztunnel = await startZtunnel({ ...arm, workloads: 0, from: "file" }, pods);
   await sleep(settleMs);
   note("resident memory at rest", "MB", (await residentKb([ztunnel.pid])) / 1024);
   for (const kind of loads) {
@@ -81,8 +81,8 @@ async function underLoad(arm: WholeArm, pods: Pods, seconds: number, figures: Fi
 /** What a ztunnel holds more for knowing so many workloads than for knowing its two pods alone, all garbage collected. */
 async function knownWorkloads(arm: WholeArm, pods: Pods, workloads: number, figures: Figures): Promise<void> {
   const held = async (known: number): Promise<{ heapKb: number; residentKb: number }> => {
-    await using ztunnel = await startZtunnel({ ...arm, workloads: known }, pods);
-    return ztunnel.settled();
+    await using ztunnel = await startZtunnel({ ...arm, workloads: known, from: "control plane" }, pods);
+    return await ztunnel.settled();
   };
   const [few, many] = [await held(0), await held(workloads)];
   figures.record(perWorkload, "KB", arm.name, (many.heapKb - few.heapKb) / workloads);
