@@ -1,12 +1,13 @@
 /**
  * Log lines of a thread on their way to the one that writes them: whole lines, several a message, one message under way. What comes faster
- * than it is written waits, up to a bound; past it lines are counted instead of kept, so that logging can never exhaust the process.
+ * than it is written waits, up to a bound; past it what comes is counted instead of kept, so that logging can never exhaust the process.
  */
-const maxWaitingLines = 10_000;
+const maxWaitingCharacters = 4 * 1024 * 1024;
 
 export class LineSender {
   readonly #send: (text: string) => void;
   #waiting: string[] = [];
+  #waitingCharacters = 0;
   #dropped = 0;
   #underWay = false;
   #scheduled = false;
@@ -16,20 +17,21 @@ export class LineSender {
     this.#send = send;
   }
 
-  /** Takes one whole line, line break included. */
-  readonly write = (line: string): void => {
-    if (this.#waiting.length >= maxWaitingLines) {
+  /** Takes one whole line or several, line breaks included. */
+  readonly write = (lines: string): void => {
+    if (this.#waitingCharacters >= maxWaitingCharacters) {
       this.#dropped++;
       return;
     }
-    this.#waiting.push(line);
+    this.#waiting.push(lines);
+    this.#waitingCharacters += lines.length;
     if (this.#scheduled || this.#underWay) return;
     this.#scheduled = true;
     // What is logged in one turn goes together.
     setImmediate(() => this.flush());
   };
 
-  /** The lines sent before were written. Returns how many lines were dropped since the last call. */
+  /** The lines sent before were written. Returns how many calls of `write` were dropped since the last. */
   written(): number {
     this.#underWay = false;
     this.flush();
@@ -51,6 +53,7 @@ export class LineSender {
     this.#underWay = true;
     const text = this.#waiting.join("");
     this.#waiting = [];
+    this.#waitingCharacters = 0;
     this.#send(text);
   }
 }
