@@ -111,7 +111,7 @@ for (const [what, block] of [
   ["a pseudo-header after a field", fields([":method", "GET"], ["x", "y"], [":scheme", "http"], [":path", "/"])],
   ["a path with a line feed", fields([":method", "GET"], [":scheme", "http"], [":authority", "api"], [":path", "/\nx"])],
 ] as const) {
-  test(`a request with ${what} is asked of nobody, and costs little`, async (t) => {
+  test.serial(`a request with ${what} is asked of nobody, and costs little`, async (t) => {
     const session = serve();
     const before = process.memoryUsage().rss;
     session.client.write(headers(1, block));
