@@ -5,6 +5,7 @@ import { lookup, Resolver } from "node:dns/promises";
 import { request } from "node:http";
 import { connect, isIPv6, type Socket } from "node:net";
 import { callGrpc, chat, fetchMany, fetchOne, rawHttp } from "./echo-client.ts";
+import { largeBodies, load } from "./load-client.ts";
 import { testStream, testStreamDigest } from "./test-stream.ts";
 
 const actionTimeoutMs = 60_000;
@@ -144,6 +145,9 @@ const actions: Readonly<Record<string, Action>> = {
   "raw-http": (host = "", port = "", bytes = "") => rawHttp(host, Number(port), bytes),
   websocket: (url = "", count = "1") => chat(url, Number(count)),
   grpc: (target = "", kind = "unary", count = "1", options = "{}") => callGrpc(target, kind, Number(count), JSON.parse(options) as object),
+  /** Requests at a rate for a while: what became of them. */
+  "http-load": (url = "", perSecond = "1", durationMs = "1000") => load(url, Number(perSecond), Number(durationMs)),
+  "http-bodies": (base = "", bytes = "0") => largeBodies(base, Number(bytes)),
   /** A new connection with an echo each interval, a line each, until stopped. */
   load: async (host = "", port = "", everyMs = "100") => {
     for (let index = 0; ; index++) {

@@ -12,12 +12,14 @@
  *   8080 HTTP         GET / answers the client's address
  *   8081 HTTP echo    answers what it received, as JSON (`echo-server.ts`); WebSocket echo at /ws
  *   8082 gRPC echo    (`echo-server.ts`)
+ *   8083 outside      an issuer of tokens and a collector of spans (`outside-server.ts`)
  */
 import { createHash } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type Socket } from "node:net";
 import { serveEcho } from "./echo-server.ts";
+import { serveOutside } from "./outside-server.ts";
 import { testStream } from "./test-stream.ts";
 
 let farewellBytes = 0;
@@ -71,6 +73,7 @@ export function serve(): void {
   }
   createHttpServer((request, response) => response.end(`${clientAddress(request.socket)}\n`)).listen(8080, "::");
   serveEcho({ http: 8081, grpc: 8082 });
+  serveOutside(8083);
   const udp = createSocket("udp6");
   udp.on("message", (message, { port, address }) => udp.send(message, port, address));
   udp.bind(7053, "::");

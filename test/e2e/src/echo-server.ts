@@ -4,7 +4,11 @@
  *   /flaky/<n>/<key>    503 for the first n requests of that key, then 200
  *   /slow/<ms>          an answer after so long
  *   /half/<bytes>       announces twice as many bytes and breaks off
+ *   /break              breaks off without an answer
+ *   /digest             "<bytes> <sha256>" of what was sent
+ *   /source/<bytes>     that many bytes of the test stream
  */
+import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import {
   Metadata,
@@ -18,6 +22,7 @@ import {
 } from "@grpc/grpc-js";
 import { WebSocketServer } from "ws";
 import { echoMethods } from "./echo-grpc.ts";
+import { testStream } from "./test-stream.ts";
 
 const pod = process.env["HOSTNAME"] ?? "";
 const failures = new Map<string, number>();
@@ -48,6 +53,15 @@ function answer(request: IncomingMessage, response: ServerResponse, body: string
       response.writeHead(200, { "content-length": String(2 * Number(first)) });
       response.write("x".repeat(Number(first)));
       setTimeout(() => response.destroy(), 50);
+      return;
+    case "break":
+      request.socket.destroy();
+      return;
+    case "digest":
+      response.end(`${body.length} ${createHash("sha256").update(body, "latin1").digest("hex")}`);
+      return;
+    case "source":
+      testStream(Number(first)).pipe(response);
       return;
     default:
       send(200);
