@@ -191,6 +191,22 @@ test("the post-quantum group can be the only one", async (t) => {
   t.is(far.peer, alice.identity);
 });
 
+for (const [what, ours, theirs] of [
+  ["a client", "P-256:X25519", "X25519MLKEM768"],
+  ["a server", "X25519MLKEM768", "P-256:X25519"],
+] as const) {
+  test(`${what} without the post-quantum group is refused, and both sides hear why`, async (t) => {
+    const { client, server } = await pair(t);
+    const accepting = createMeshTls({ clock: systemClock, groups: theirs }).accept(server, bob, { signal });
+    const connecting = createMeshTls({ clock: systemClock, groups: ours }).connect(client, alice, [bob.identity], { signal });
+    const [accepted, connected] = await Promise.allSettled([accepting, connecting]);
+    if (accepted.status === "fulfilled" || connected.status === "fulfilled") return t.fail();
+    t.is(errorCode(accepted.reason), "PKI_HANDSHAKE_FAILED");
+    t.regex(String(accepted.reason), /offers no key exchange that we accept.*COMPLIANCE_POLICY/);
+    t.regex(String(connected.reason), /accepts none of our key exchanges.*COMPLIANCE_POLICY/);
+  });
+}
+
 test("an expired certificate is refused by either side", async (t) => {
   const past = new ManualClock(Date.now() - 172_800_000);
   const old = Authority.load(authority.exportPem(), past);

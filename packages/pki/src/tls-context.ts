@@ -222,6 +222,9 @@ const explanations: Readonly<Record<string, string>> = {
   ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE: "the peer showed no certificate",
   ERR_SSL_WRONG_VERSION_NUMBER: "the peer does not speak TLS 1.3",
   ERR_SSL_UNSUPPORTED_PROTOCOL: "the peer does not speak TLS 1.3",
+  ERR_SSL_NO_SUITABLE_KEY_SHARE: "the peer offers no key exchange that we accept; is COMPLIANCE_POLICY set on one side only?",
+  ERR_SSL_NO_SUITABLE_GROUPS: "the peer offers no key exchange that we accept; is COMPLIANCE_POLICY set on one side only?",
+  "ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE": "the peer accepts none of our key exchanges or ciphers; is COMPLIANCE_POLICY set on one side only?",
   ERR_SSL_NO_APPLICATION_PROTOCOL: "the peer did not agree on HTTP/2 (ALPN h2); is it an ambient proxy?",
   ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL: "the peer did not agree on HTTP/2 (ALPN h2); is it an ambient proxy?",
 };

@@ -1,6 +1,7 @@
 /** Small HTTP/1.1 servers for readiness, metrics and administration. */
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { gzip } from "node:zlib";
 import { MeshError, messageOf } from "./error.ts";
 import type { MetricSource } from "./metrics.ts";
 import type { Readiness } from "./readiness.ts";
@@ -9,6 +10,8 @@ export interface AdminResponse {
   readonly status?: number;
   readonly contentType?: string;
   readonly body: string;
+  /** Long and repetitive: compressed for those who accept gzip. */
+  readonly compressible?: boolean;
 }
 
 export type AdminHandler = (request: { method: string; url: URL; headers: IncomingMessage["headers"] }) => AdminResponse | Promise<AdminResponse>;
@@ -22,9 +25,11 @@ const headersTimeoutMs = 2_000;
 /** Serves `routes` by exact path; unknown paths are 404. A handler that throws is a 500 that says so. */
 export async function serveAdmin(address: { host: string; port: number }, routes: ReadonlyMap<string, AdminHandler>): Promise<AdminServer> {
   const server = createServer({ headersTimeout: headersTimeoutMs }, (request, response) => {
-    void answer(request, routes).then(({ status = 200, contentType = "text/plain; charset=utf-8", body }) => {
-      response.writeHead(status, { "content-type": contentType });
-      response.end(request.method === "HEAD" ? undefined : body);
+    void answer(request, routes).then(async ({ status = 200, contentType = "text/plain; charset=utf-8", body, compressible = false }) => {
+      const compressed = compressible && acceptsGzip(request.headers["accept-encoding"]) ? await gzipped(body) : undefined;
+      const vary = compressible ? { vary: "accept-encoding" } : {};
+      response.writeHead(status, { "content-type": contentType, ...vary, ...(compressed === undefined ? {} : { "content-encoding": "gzip" }) });
+      response.end(request.method === "HEAD" ? undefined : (compressed ?? body));
     });
   });
   await listening(server, address);
@@ -37,6 +42,20 @@ export async function serveAdmin(address: { host: string; port: number }, routes
         server.closeIdleConnections();
       }),
   };
+}
+
+/** RFC 9110 12.5.3, for the one coding that every scraper has. */
+function acceptsGzip(header: string | string[] | undefined): boolean {
+  const codings = String(header ?? "").split(",");
+  return codings.some((coding) => {
+    const [name = "", ...parameters] = coding.toLowerCase().split(";");
+    return name.trim() === "gzip" && !parameters.some((parameter) => /^\s*q\s*=\s*0(\.0*)?\s*$/.test(parameter));
+  });
+}
+
+/** Undefined when it cannot be done: then the text goes as it is. */
+function gzipped(body: string): Promise<Buffer | undefined> {
+  return new Promise((resolve) => gzip(body, (error, result) => resolve(error === null ? result : undefined)));
 }
 
 async function answer(request: IncomingMessage, routes: ReadonlyMap<string, AdminHandler>): Promise<AdminResponse> {
@@ -78,6 +97,7 @@ export function metricsRoutes(registry: MetricSource): Map<string, AdminHandler>
   const handler: AdminHandler = async ({ headers }) => ({
     contentType: headers.accept?.includes("application/openmetrics-text") ? registry.contentType : "text/plain; charset=utf-8",
     body: await registry.metrics(),
+    compressible: true,
   });
   return new Map([
     ["/metrics", handler],

@@ -1,3 +1,6 @@
+import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
+import { gunzipSync } from "node:zlib";
 import test from "ava";
 import { metricsRoutes, readinessRoutes, serveAdmin } from "./admin.ts";
 import { Backoff } from "./backoff.ts";
@@ -71,6 +74,31 @@ test("a cause is told once, and an error keeps its code on the way up", (t) => {
   t.is(MeshError.from(inner, "OUTER"), inner);
   t.is(messageOf(new Error("cannot save", { cause: inner })), "cannot save: disk full");
   t.is(messageOf(new Error("cannot save: disk full", { cause: inner })), "cannot save: disk full");
+});
+
+test("a scrape is compressed for those who accept gzip, and for nobody else", async (t) => {
+  const registry = createRegistry();
+  new Counter({ name: "things_total", help: "things", registers: [registry] }).inc(2);
+  await using server = await serveAdmin({ host: "127.0.0.1", port: 0 }, metricsRoutes(registry));
+  const ask = async (accepted: string): Promise<{ coding: string | undefined; text: string }> => {
+    const asking = request({ port: server.port, host: "127.0.0.1", path: "/metrics", headers: accepted === "" ? {} : { "accept-encoding": accepted } }).end();
+    const [answer]: IncomingMessage[] = await once(asking, "response");
+    if (answer === undefined) throw new Error("no answer");
+    const coding = answer.headers["content-encoding"];
+    const bytes = Buffer.concat(await answer.toArray());
+    return { coding, text: (coding === "gzip" ? gunzipSync(bytes) : bytes).toString() };
+  };
+  for (const [accepted, coding] of [
+    ["gzip", "gzip"],
+    ["deflate, GZIP;q=0.5", "gzip"],
+    ["gzip;q=0, identity", undefined],
+    ["br", undefined],
+    ["", undefined],
+  ] as const) {
+    const answer = await ask(accepted);
+    t.is(answer.coding, coding, accepted);
+    t.regex(answer.text, /things_total 2\n/);
+  }
 });
 
 test("admin servers answer readiness and metrics as the reference does, and survive a handler that throws", async (t) => {

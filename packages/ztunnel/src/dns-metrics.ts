@@ -2,6 +2,8 @@
 import type { Workload } from "@fairway/model";
 import { dnsTypeName } from "@fairway/protocol";
 import { Counter, Histogram, type MetricRegistry } from "@fairway/runtime";
+import type { End } from "./connection-record.ts";
+import { sourceLabelNames, sourceLabels } from "./traffic-labels.ts";
 
 export type DnsProtocol = "udp" | "tcp";
 
@@ -30,6 +32,29 @@ export function createDnsMetrics(registry: MetricRegistry): DnsMetrics {
       ...shared,
     }),
   };
+}
+
+/** Names counted apart; those beyond share one. */
+const maxNames = 1_000;
+
+/** Dials of workloads that are known by name, and so had to be looked up (ztunnel contract 5.2). */
+export class OnDemandNames {
+  readonly #counter: Counter;
+  readonly #names = new Set<string>();
+
+  constructor(registry: MetricRegistry) {
+    this.#counter = new Counter({
+      name: "istio_on_demand_dns_total",
+      help: "Workloads known by name that were looked up to be dialled",
+      labelNames: [...sourceLabelNames, "hostname"],
+      registers: [registry],
+    });
+  }
+
+  count(source: End, hostname: string): void {
+    if (this.#names.size < maxNames) this.#names.add(hostname);
+    this.#counter.inc({ ...sourceLabels(source), hostname: this.#names.has(hostname) ? hostname : "unknown" });
+  }
 }
 
 /** Types that are not well known share one name: a client must not be able to make up series. */

@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { CertificateState } from "@fairway/pki";
 import { Counter, Gauge, type MetricRegistry } from "@fairway/runtime";
-import { createDnsMetrics, type DnsMetrics } from "./dns-metrics.ts";
+import { createDnsMetrics, type DnsMetrics, OnDemandNames } from "./dns-metrics.ts";
 import { TrafficMetrics } from "./traffic-metrics.ts";
 
 /** What the process counts once. */
@@ -20,6 +20,7 @@ export interface ProcessMetrics {
 export interface ZtunnelMetrics {
   readonly traffic: TrafficMetrics;
   readonly dns: DnsMetrics;
+  readonly onDemandNames: OnDemandNames;
   /** Application connections open now, by reporter. */
   readonly openSockets: Gauge<"reporter">;
   /** Connections and questions turned away because a bound was reached; `bound` is from a closed set. */
@@ -48,6 +49,7 @@ export function createZtunnelMetrics(registry: MetricRegistry): ZtunnelMetrics {
   return {
     traffic: new TrafficMetrics(registry),
     dns: createDnsMetrics(registry),
+    onDemandNames: new OnDemandNames(registry),
     openSockets: new Gauge({ name: "istio_tcp_sockets_open", help: "Application connections open now", labelNames: ["reporter"], registers }),
     overloads: new Counter({ name: "fairway_ztunnel_overload_total", help: "Connections turned away at a bound", labelNames: ["bound"], registers }),
     revokedPeers,

@@ -253,8 +253,9 @@ export class Outbound {
     return { record: recordOf(request, route), revoked: [], pipe: (socket, options) => pipe(flowing(socket), flowing(far), options) };
   }
 
-  #resolve({ destination, connection }: Request, hop: Parameters<typeof resolveNextHop>[0]): Promise<SocketAddress> {
-    const { lookup, random, clock } = this.#scope;
+  #resolve({ destination, connection, local }: Request, hop: Parameters<typeof resolveNextHop>[0]): Promise<SocketAddress> {
+    const { lookup, random, clock, metrics } = this.#scope;
+    if (hop.kind === "hostname") metrics.onDemandNames.count({ ...local, baggage: undefined }, hop.hostname);
     return resolveNextHop(hop, { lookup, random, clock, near: destination.ip, signal: connection.signal });
   }
 

@@ -206,6 +206,10 @@ test.serial("a workload that is known by name is resolved, dialled, and asked fo
   });
   t.is((await readAll((await client(t, at(7), a.port("outbound") ?? 0)).end())).toString(), "one");
   t.regex(await ask(), /^refused: /, "without a resolver that knows it");
+  t.regex(
+    await mesh.registry.metrics(),
+    /istio_on_demand_dns_total\{source_workload="a",source_canonical_service="a",source_canonical_revision="v1",source_workload_namespace="default",source_principal="spiffe:\/\/cluster\.local\/ns\/default\/sa\/a",source_app="a",source_version="v1",source_cluster="Kubernetes",hostname="one\.example"\} [1-9]/,
+  );
 });
 
 for (const [what, port] of [

@@ -40,6 +40,13 @@ export function trafficLabels(record: ConnectionRecord): TrafficLabels {
   };
 }
 
+/** Names and values of what is said of a source alone. */
+export const sourceLabelNames: readonly string[] = endNames("source");
+
+export function sourceLabels(source: End): TrafficLabels {
+  return endLabels("source", source, source.identity);
+}
+
 function endNames(side: "source" | "destination"): readonly string[] {
   return [
     `${side}_workload`,
