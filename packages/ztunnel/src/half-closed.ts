@@ -14,28 +14,35 @@ export interface HalfClosedOptions {
   readonly expire: () => void;
 }
 
+/** With nobody left on our side, what still waits can only go to a peer whose window stays shut: it gets minutes, not the whole silence. */
+export const goneMs: number = 5 * 60_000;
+
 /** Watches `socket` for the end of either direction. Dispose when the connection ended. */
 export function watchHalfClosed(socket: Socket, { clock, afterMs, moved, expire }: HalfClosedOptions): Disposable {
   let timer: Disposable | undefined;
   const arm = (): void => {
-    if (timer === undefined) wait();
+    if (timer === undefined) wait(afterMs);
   };
-  const wait = (): void => {
+  const hurry = (): void => {
+    timer?.[Symbol.dispose]();
+    wait(Math.min(afterMs, goneMs));
+  };
+  const wait = (silenceMs: number): void => {
     const before = moved();
-    timer = clock.schedule(afterMs, () => {
+    timer = clock.schedule(silenceMs, () => {
       if (moved() === before) expire();
-      else wait();
+      else wait(silenceMs);
     });
   };
   socket.once("end", arm);
   socket.once("finish", arm);
-  // A reset is neither of the two.
-  socket.once("close", arm);
+  // A reset is neither of the two, and after both nobody is left.
+  socket.once("close", hurry);
   return {
     [Symbol.dispose]: () => {
       socket.off("end", arm);
       socket.off("finish", arm);
-      socket.off("close", arm);
+      socket.off("close", hurry);
       timer?.[Symbol.dispose]();
     },
   };

@@ -3,7 +3,7 @@ import { connect, createServer } from "node:net";
 import { type NextHop, parseIp, parseSpiffeId, serviceKey } from "@fairway/model";
 import { errorCode, ManualClock, withDeadline } from "@fairway/runtime";
 import test from "ava";
-import { watchHalfClosed } from "./half-closed.ts";
+import { goneMs, watchHalfClosed } from "./half-closed.ts";
 import { type NameLookup, resolveNextHop, resolveTimeoutMs } from "./next-hop.ts";
 import { proxyHeader } from "./proxy-header.ts";
 import { MemoryMesh, service, workload } from "./test-mesh.ts";
@@ -72,6 +72,26 @@ test("a connection whose socket was reset ends after its silence too", async (t)
   far.resetAndDestroy();
   await closed;
   await clock.advance(999);
+  t.is(expired, 0);
+  await clock.advance(1);
+  t.is(expired, 1);
+});
+
+test("a connection whose socket is gone gets minutes of silence, however many a half-closed one may have", async (t) => {
+  const { near, far } = await halfClosable(t);
+  const clock = new ManualClock();
+  let expired = 0;
+  using _watch = watchHalfClosed(near, { clock, afterMs: 12 * goneMs, moved: () => 0, expire: () => void expired++ });
+  if (near.connecting) await once(near, "connect");
+  near.on("error", () => {}).resume();
+  far.resume().end();
+  await once(near, "end");
+  await clock.advance(2 * goneMs);
+  t.is(expired, 0, "half-closed");
+  const closed = new Promise((resolve) => near.once("close", resolve));
+  near.end();
+  await closed;
+  await clock.advance(goneMs - 1);
   t.is(expired, 0);
   await clock.advance(1);
   t.is(expired, 1);
