@@ -1,4 +1,4 @@
-import { type ConnectionFacts, parseIp, parseSpiffeId } from "@fairway/model";
+import { type AuthorizationPolicy, type ConnectionFacts, parseIp, parseSpiffeId, policyKey } from "@fairway/model";
 import { silentLogger, TaskGroup } from "@fairway/runtime";
 import test from "ava";
 import { Connections } from "./connections.ts";
@@ -117,4 +117,51 @@ test("what begins after the end is born ended", (t) => {
   connections.shutDown(new Error("over"));
   t.true(before.signal.aborted);
   t.true(connections.track("outbound", summary).signal.aborted);
+});
+
+/** Policies for `namespace` whose rules tell when they are read: once, to be compiled, by whoever evaluates them. */
+function counted(count: number, namespace: string, onRead: () => void): AuthorizationPolicy[] {
+  return Array.from({ length: count }, (_, index) => {
+    const made = { ...policy("deny", { destinationPorts: [1] }), name: `p${index}`, namespace };
+    const { rules } = made;
+    const get = (): typeof rules => {
+      onRead();
+      return rules;
+    };
+    return Object.defineProperty(made, "rules", { enumerable: true, get });
+  });
+}
+
+test("of ten thousand policies those of the workload are read, once for all connections, and a change elsewhere evaluates nobody again", async (t) => {
+  const reads = { own: 0, others: 0 };
+  const own = counted(10, "default", () => void reads.own++);
+  const others = Array.from({ length: 999 }, (_, index) => counted(10, `n${index}`, () => void reads.others++)).flat();
+  const mesh = new MemoryMesh({ workloads: [b], policies: [...own, ...others] });
+  let evaluations = 0;
+  using connections = new Connections({ mesh, tasks, onVerdict: () => void evaluations++ });
+  for (let port = 100; port < 300; port++) t.true((await connections.admit(b, facts(port), summary)).allowed);
+  t.deepEqual(reads, { own: 10, others: 0 });
+  evaluations = 0;
+
+  mesh.apply({ policies: counted(1, "n7", () => void reads.others++) });
+  await settled();
+  t.is(evaluations, 0, "a policy of another namespace");
+  mesh.apply({ policies: counted(1, "default", () => void reads.own++) });
+  await settled();
+  t.is(evaluations, 200);
+  t.deepEqual(reads, { own: 11, others: 0 }, "the nine that did not change are ready");
+});
+
+test("a change to and fro finds those who were admitted in between", async (t) => {
+  const refuses = policy("deny", { destinationPorts: [80] });
+  const key = { removedPolicies: [policyKey(refuses.namespace, refuses.name)] };
+  const mesh = new MemoryMesh({ workloads: [b], policies: [refuses] });
+  using connections = new Connections({ mesh, tasks });
+  t.true((await connections.admit(b, facts(81), summary)).allowed);
+  mesh.apply(key);
+  const between = await connections.admit(b, facts(80), summary);
+  const again = await connections.admit(b, facts(80), summary);
+  mesh.apply({ policies: [refuses] });
+  await settled();
+  for (const admission of [between, again]) t.true(admission.allowed && admission.connection.signal.aborted);
 });

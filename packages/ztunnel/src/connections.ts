@@ -3,7 +3,7 @@
  * (ztunnel contract 6.5); on every change that concerns the pod they are authorized again, and what is no longer permitted ends at once.
  * Stricter than the reference: a change of the workload's own list of policies counts too.
  */
-import { authorize, type ConnectionFacts, formatSocketAddress, type Verdict, type Workload } from "@fairway/model";
+import { authorize, type ConnectionFacts, formatSocketAddress, type Snapshot, type Verdict, type Workload } from "@fairway/model";
 import { type MeshError, messageOf, type TaskGroup } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import type { ConnectionRecord } from "./connection-record.ts";
@@ -37,7 +37,11 @@ interface Entry extends LiveConnection {
 interface Group {
   readonly facts: ConnectionFacts;
   readonly entries: Set<Entry>;
+  /** The policies under which every entry was permitted; undefined when they were not the same for all. */
+  permittedBy: ApplicablePolicies | undefined;
 }
+
+type ApplicablePolicies = ReturnType<Snapshot["policiesFor"]>;
 
 export interface ConnectionsOptions {
   readonly mesh: Pick<MeshView, "changes" | "decide">;
@@ -110,7 +114,7 @@ export class Connections implements Disposable {
   /** Registers an inbound connection, then decides whether it may be. A denied one is registered no more. Throws what `decide` of the mesh throws. */
   async admit(workload: Workload, facts: ConnectionFacts, summary: () => ConnectionSummary): Promise<Admission> {
     const connection = this.#track("inbound", summary);
-    const release = this.#register(facts, connection);
+    const { group, release } = this.#register(facts, connection);
     let verdict: Verdict;
     try {
       verdict = await this.#mesh.decide(
@@ -118,6 +122,9 @@ export class Connections implements Disposable {
           const current = snapshot.workload(workload.uid) ?? workload;
           const decided = authorize(snapshot, current, facts);
           this.#workload = current;
+          const applicable = snapshot.policiesFor(current);
+          if (group.entries.size > 1 && !sameAs(applicable, group.permittedBy)) group.permittedBy = undefined;
+          else group.permittedBy = applicable;
           return decided;
         },
         { signal: connection.signal },
@@ -170,33 +177,42 @@ export class Connections implements Disposable {
     if (this.#isIdle()) for (const wake of [...this.#idleWaiters]) wake();
   }
 
-  #register(facts: ConnectionFacts, entry: Entry): Disposable {
+  #register(facts: ConnectionFacts, entry: Entry): { readonly group: Group; readonly release: Disposable } {
     const key = factsKey(facts);
-    const group = this.#permits.get(key) ?? { facts, entries: new Set<Entry>() };
+    const group: Group = this.#permits.get(key) ?? { facts, entries: new Set<Entry>(), permittedBy: undefined };
     group.entries.add(entry);
     this.#permits.set(key, group);
-    return {
+    const release = {
       [Symbol.dispose]: () => {
         group.entries.delete(entry);
         if (group.entries.size === 0 && this.#permits.get(key) === group) this.#permits.delete(key);
         entry[Symbol.dispose]();
       },
     };
+    return { group, release };
   }
 
-  /** Fails closed: what cannot be decided again may not go on. */
+  /**
+   * Evaluates again what was permitted by other policies than those of now: most changes are of policies for others, and the policies that apply
+   * to a workload are the same objects until one of them changes. Fails closed: what cannot be decided again may not go on.
+   */
   async #reauthorize(policiesChanged: boolean): Promise<void> {
-    let evaluated: readonly { group: Group; verdict: Verdict }[];
+    // Outside of the decision, which may be made more than once.
+    const evaluated = new Map<Group, Verdict>();
     try {
-      evaluated = await this.#mesh.decide(
+      await this.#mesh.decide(
         (snapshot) => {
           const known = this.#workload;
-          if (known === undefined) return [];
+          if (known === undefined) return;
           const workload = snapshot.workload(known.uid) ?? known;
-          if (!policiesChanged && workload === known) return [];
-          const verdicts = [...this.#permits.values()].map((group) => ({ group, verdict: authorize(snapshot, workload, group.facts) }));
+          if (!policiesChanged && workload === known) return;
+          const applicable = snapshot.policiesFor(workload);
+          for (const group of this.#permits.values()) {
+            if (sameAs(applicable, group.permittedBy)) continue;
+            evaluated.set(group, authorize(snapshot, workload, group.facts));
+            group.permittedBy = applicable;
+          }
           this.#workload = workload;
-          return verdicts;
         },
         { signal: this.#tasks.signal },
       );
@@ -205,12 +221,21 @@ export class Connections implements Disposable {
       for (const { entries } of [...this.#permits.values()]) for (const entry of [...entries]) entry.close(reason);
       return;
     }
-    for (const { group, verdict } of evaluated) {
+    for (const [group, verdict] of evaluated) {
       this.#onVerdict(group.facts, verdict, true);
       if (verdict.allowed) continue;
       for (const entry of [...group.entries]) entry.close(changed(verdict.message));
     }
   }
+}
+
+function sameAs(now: ApplicablePolicies, before: ApplicablePolicies | undefined): boolean {
+  if (before === undefined) return false;
+  return now === before || (sameItems(now.policies, before.policies) && sameItems(now.missing, before.missing));
+}
+
+function sameItems(now: readonly unknown[], before: readonly unknown[]): boolean {
+  return now === before || (now.length === before.length && now.every((item, index) => item === before[index]));
 }
 
 function changed(message: string): MeshError {
