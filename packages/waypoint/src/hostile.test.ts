@@ -80,7 +80,7 @@ for (const [name, answer, expected] of [
 
 test.serial("an upstream that closes before it answers is a 503, one that never answers a 504", async (t) => {
   let behaviour: (socket: Socket) => void = (socket) => void socket.end();
-  const waypoint = await before(t, (socket) => void socket.on("data", () => behaviour(socket)), 200);
+  const waypoint = await before(t, (socket) => void socket.on("data", () => behaviour(socket)), 1_500);
   t.like(await waypoint.request("a", `${at(200)}:80`, "/"), {
     status: 503,
     body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
@@ -130,11 +130,13 @@ test.serial("an answer that takes longer than its route allows is broken off, ne
   const waypoint = await before(
     t,
     (socket) => {
-      const timer = setInterval(() => socket.write("1\r\nx\r\n"), 10);
-      socket.once("close", () => clearInterval(timer));
-      socket.once("data", () => socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"));
+      socket.once("data", () => {
+        socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        const timer = setInterval(() => socket.write("1\r\nx\r\n"), 10);
+        socket.once("close", () => clearInterval(timer));
+      });
     },
-    200,
+    1_000,
   );
   await t.throwsAsync(waypoint.request("a", `${at(200)}:80`, "/"));
   await eventually(t, () => [...waypoint.proxy.clusters()].every(({ breakers }) => breakers.taken("requests") === 0 && breakers.taken("connections") === 0));
