@@ -14,7 +14,7 @@ import { summarize, table } from "./report.ts";
 import { fullTimes, quickTimes, Session } from "./session.ts";
 import { bursts, describeSizes, guarded, idleMemory, type Sizes, sizes } from "./standing.ts";
 import { runWhole } from "./whole.ts";
-import { delayedWire, loopback } from "./wire.ts";
+import { impair, loopback, redirectToRelay, relayPort, type Wire, wireBetween } from "./wire.ts";
 
 /** Windows grow by round trips: with a delay between the hops they take longer. */
 const delayedRampMs = 2_000;
@@ -27,7 +27,7 @@ async function main(options: BenchOptions): Promise<void> {
   const plan = sizes(options.quick, descriptorLimit());
   await using stack = new AsyncDisposableStack();
 
-  const wire = options.netem === undefined ? loopback : stack.use(delayedWire(options.netem));
+  const wire = await lay(options, stack);
   const { child: backend, answer } = await startProgram("./backend.js", undefined, { far: wire.far }, { namespace: wire.farSide });
   stack.use(backend);
   const { child: load } = await startProgram("./load.js", undefined, { kind: "hello" }, { namespace: wire.near });
@@ -45,7 +45,7 @@ async function main(options: BenchOptions): Promise<void> {
   const others = arms.filter((name) => name !== names.hbone && name !== names.plain);
   say(`\n${table(rows, arms, names.hbone, arms.includes(names.hbone) ? others : [])}\n`);
   for (const line of markLines(rows)) say(line);
-  const conditions = `${machine()}${pinned ? "; one hop a core" : "; taskset is missing, nothing was pinned"}${options.netem === undefined ? "" : `; netem ${options.netem}`}`;
+  const conditions = `${machine()}${pinned ? "; one hop a core" : "; taskset is missing, nothing was pinned"}${wireText(options)}`;
   if (options.standing.size > 0) say(`\n${describeSizes(plan)}`);
   say(`\n${conditions}; medians of ${options.repetitions}, [min..max]; ${seconds()}`);
   if (generator.failures > 0) say(`${generator.failures} connections or requests failed during the run`);
@@ -55,6 +55,22 @@ async function main(options: BenchOptions): Promise<void> {
       `${JSON.stringify({ machine: conditions, repetitions, sizes: plan, failures: generator.failures, rows, marks: markLines(rows) }, null, 2)}\n`,
     );
   }
+}
+
+function wireText({ netem, delayMs }: BenchOptions): string {
+  return `${netem === undefined ? "" : `; netem ${netem}`}${delayMs === undefined ? "" : `; ${delayMs} ms for each round trip by a relay`}`;
+}
+
+async function lay({ netem, delayMs }: BenchOptions, stack: AsyncDisposableStack): Promise<Wire> {
+  if (netem === undefined && delayMs === undefined) return loopback;
+  const wire = stack.use(wireBetween());
+  if (netem !== undefined) impair(wire, netem);
+  if (delayMs !== undefined) {
+    const { child } = await startProgram("./delay-relay.js", undefined, { port: relayPort, delayMs }, { namespace: wire.middle });
+    stack.use(child);
+    redirectToRelay(wire);
+  }
+  return wire;
 }
 
 /** Beyond those of a burst: what stands at its side and what is not closed yet. */
@@ -93,7 +109,7 @@ async function measureStanding(
 }
 
 async function measureLoad(
-  { load, quick, netem, repetitions }: BenchOptions,
+  { load, quick, netem, delayMs, repetitions }: BenchOptions,
   makers: readonly ArmMaker[],
   generator: Generator,
   figures: Figures,
@@ -109,7 +125,7 @@ async function measureLoad(
     arms.push(arm);
   }
   const times = quick ? quickTimes : fullTimes;
-  const session = new Session(generator, arms, figures, netem === undefined ? times : { ...times, rampMs: delayedRampMs });
+  const session = new Session(generator, arms, figures, netem === undefined && delayMs === undefined ? times : { ...times, rampMs: delayedRampMs });
   for (let repetition = 1; repetition <= repetitions; repetition++) {
     say(`repetition ${repetition} of ${repetitions}, ${seconds()}`);
     await session.repetition(load);

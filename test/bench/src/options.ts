@@ -16,6 +16,7 @@ export interface BenchOptions {
   readonly arms: ReadonlySet<string> | undefined;
   readonly engine: EngineName;
   readonly netem: string | undefined;
+  readonly delayMs: number | undefined;
   readonly peers: readonly string[];
   readonly whole: WholeOptions | undefined;
 }
@@ -39,6 +40,8 @@ Direct, a plain TCP proxy, our HBONE pair and mutual TLS pairs of haproxy, nginx
   --engine NAME        the engine of our pair: ${engineNames.join(" or ")}
   --netem DELAY        two network namespaces with this delay between the hops, added once to each round trip; or several words of
                        tc-netem(8). Needs root. Load only, unless --only says otherwise
+  --delay 20ms         the same by a relay between the hops that holds bytes back for half of it each way, for a kernel without netem: the
+                       protocols over TCP see the delay, TCP does not, and the relay is the limit of throughput
   --peer "NAME :: FIRST COMMAND :: SECOND COMMAND"
                        another pair beside ours; may be given several times. Commands are run by sh, pinned, and ended by signal
   --whole              the whole ztunnel with policy, metrics and original destination in the path, in namespaces (needs root), instead:
@@ -85,6 +88,7 @@ export function readOptions(args: readonly string[]): BenchOptions {
       arms: { type: "string" },
       engine: { type: "string", default: defaultEngineName },
       netem: { type: "string" },
+      delay: { type: "string" },
       peer: { type: "string", multiple: true, default: [] },
       whole: { type: "boolean", default: false },
       threads: { type: "string", default: "1,2" },
@@ -100,7 +104,8 @@ export function readOptions(args: readonly string[]): BenchOptions {
   const unknown = only?.find((name) => ![...loadGroups, ...standingGroups].some((group) => group === name));
   if (unknown !== undefined) throw new Error(`--only takes ${[...loadGroups, ...standingGroups].join(", ")}, not ${unknown}`);
   const repetitions = values.repetitions === undefined ? (quick ? 1 : 3) : whole("--repetitions", values.repetitions);
-  const standing = only === undefined && netem !== undefined ? [] : standingGroups;
+  const delayMs = values.delay === undefined ? undefined : whole("--delay", values.delay.replace(/ms$/, ""));
+  const standing = only === undefined && (netem ?? delayMs) !== undefined ? [] : standingGroups;
   return {
     help: values.help,
     quick,
@@ -111,6 +116,7 @@ export function readOptions(args: readonly string[]): BenchOptions {
     arms: values.arms === undefined ? undefined : new Set(values.arms.split(",")),
     engine,
     netem,
+    delayMs,
     peers: values.peer,
     whole: values.whole
       ? {

@@ -1,6 +1,6 @@
 /**
- * Two network namespaces on one wire, for `--netem`: the load generator and the first hop on the near side, the second hop and the application on
- * the far side, and `tc netem` between them. Without it everything is on the loopback of the machine.
+ * Two network namespaces with a wire between them: the load generator and the first hop on the near side, the second hop and the application on the
+ * far side; in the middle `tc netem` (`--netem`), or a relay that holds bytes back (`--delay`). Without either all is on the loopback of the machine.
  */
 import { execFileSync } from "node:child_process";
 
@@ -14,42 +14,75 @@ export interface Wire {
 
 export const loopback: Wire = { far: "127.0.0.1" };
 
+/** Where the relay in the middle listens: everything from the near side arrives there. */
+export const relayPort = 9;
 /** Packets under way at once; the default of 1,000 would drop those of one fast connection. */
 const packetLimit = 100_000;
-const [nearAddress, farAddress] = ["10.98.0.1", "10.98.0.2"];
+const [near, far] = [
+  { address: "10.98.0.1", gateway: "10.98.0.254" },
+  { address: "10.98.1.1", gateway: "10.98.1.254" },
+];
 /** The system's own tools, whatever else is called so on the PATH. */
 const env = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
+const redirect = `
+table ip bench {
+  chain pre {
+    type nat hook prerouting priority -100
+    ip daddr ${far.address} meta l4proto tcp redirect to :${relayPort}
+  }
+}
+`;
 
-/** `impairment` is what `tc qdisc add dev … root netem` takes after its name, a bare time is a delay. Every round trip passes it once. */
-export function delayedWire(impairment: string): Wire & Disposable {
-  if (process.getuid?.() !== 0) throw new Error("--netem makes network namespaces and needs root");
-  const [near, farSide] = [`fwbench-${process.pid}-near`, `fwbench-${process.pid}-far`];
+/** A wire with a namespace in its middle, which forwards; all three are gone after disposal. */
+export function wireBetween(): Wire & Disposable & { readonly near: string; readonly middle: string } {
+  if (process.getuid?.() !== 0) throw new Error("--netem and --delay make network namespaces and need root");
+  const name = (part: string): string => `fwbench-${process.pid}-${part}`;
+  const [nearSide, middle, farSide] = [name("near"), name("middle"), name("far")];
   const made: string[] = [];
   const dispose = (): void => {
-    for (const name of made.splice(0)) ip("netns", "delete", name);
+    for (const namespace of made.splice(0)) ip("netns", "delete", namespace);
   };
+  // Also when the bench is interrupted: namespaces outlive their processes.
+  process.once("exit", dispose);
   try {
-    for (const name of [near, farSide]) {
-      ip("netns", "add", name);
-      made.push(name);
-      ip("-n", name, "link", "set", "lo", "up");
+    for (const namespace of [nearSide, middle, farSide]) {
+      ip("netns", "add", namespace);
+      made.push(namespace);
+      ip("-n", namespace, "link", "set", "lo", "up");
     }
-    ip("-n", near, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", farSide);
-    for (const [name, address] of [
-      [near, nearAddress],
-      [farSide, farAddress],
+    for (const [namespace, { address, gateway }, device] of [
+      [nearSide, near, "near"],
+      [farSide, far, "far"],
     ] as const) {
-      ip("-n", name, "addr", "add", `${address}/24`, "dev", "eth0");
-      ip("-n", name, "link", "set", "eth0", "up");
+      ip("-n", namespace, "link", "add", "eth0", "type", "veth", "peer", "name", device, "netns", middle);
+      ip("-n", namespace, "addr", "add", `${address}/24`, "dev", "eth0");
+      ip("-n", namespace, "link", "set", "eth0", "up");
+      ip("-n", middle, "addr", "add", `${gateway}/24`, "dev", device);
+      ip("-n", middle, "link", "set", device, "up");
+      ip("-n", namespace, "route", "add", "default", "via", gateway);
     }
-    const words = impairment.trim().split(/\s+/);
-    const netem = words.length === 1 ? ["delay", ...words] : words;
-    run("tc", ["-n", near, "qdisc", "add", "dev", "eth0", "root", "netem", "limit", String(packetLimit), ...netem]);
-    return { near, farSide, far: farAddress, [Symbol.dispose]: dispose };
+    run("ip", ["netns", "exec", middle, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+    return { near: nearSide, middle, farSide, far: far.address, [Symbol.dispose]: dispose };
   } catch (thrown) {
     dispose();
-    throw new Error(`--netem "${impairment}": no such wire; this needs tc and a kernel with netem (CONFIG_NET_SCH_NETEM)`, { cause: thrown });
+    throw thrown;
   }
+}
+
+/** `impairment` is what `tc qdisc add dev … root netem` takes after its name, a bare time is a delay. Every round trip passes it once. */
+export function impair({ near: namespace }: { readonly near: string }, impairment: string): void {
+  const words = impairment.trim().split(/\s+/);
+  const netem = words.length === 1 ? ["delay", ...words] : words;
+  try {
+    run("tc", ["-n", namespace, "qdisc", "add", "dev", "eth0", "root", "netem", "limit", String(packetLimit), ...netem]);
+  } catch (thrown) {
+    throw new Error(`--netem "${impairment}" needs tc and a kernel with netem (CONFIG_NET_SCH_NETEM); --delay does without`, { cause: thrown });
+  }
+}
+
+/** Leads every connection of the near side to the relay in the middle. */
+export function redirectToRelay({ middle }: { readonly middle: string }): void {
+  execFileSync("ip", ["netns", "exec", middle, "nft", "-f", "-"], { env, input: redirect, stdio: ["pipe", "ignore", "inherit"] });
 }
 
 function ip(...args: readonly string[]): void {
