@@ -175,7 +175,7 @@ async function counts(call: () => Promise<string>, calls: number): Promise<Reado
   return found;
 }
 
-test("the unmodified client resolves a service by its names, follows its endpoints and a weighted split, and does not pass a waypoint by", async (t) => {
+test.serial("the unmodified client resolves a service by its names, follows its endpoints and a weighted split, and does not pass a waypoint by", async (t) => {
   const bench = await start(t);
   const { kube, dial } = bench;
   await pod(kube, "client", "127.0.0.1");
@@ -209,7 +209,7 @@ test("the unmodified client resolves a service by its names, follows its endpoin
   t.deepEqual(Object.keys(await counts(call, 20)).includes("api"), false);
 });
 
-test("a client in a pod that is not enrolled is told nothing", async (t) => {
+test.serial("a client in a pod that is not enrolled is told nothing", async (t) => {
   const bench = await start(t);
   const { kube, dial } = bench;
   await pod(kube, "client", "127.0.0.1");
