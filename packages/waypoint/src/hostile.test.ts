@@ -91,6 +91,25 @@ test.serial("an upstream that closes before it answers is a 503, one that never 
   await stillServes(t, waypoint);
 });
 
+test.serial("a kept connection that the upstream closes costs no request that may be sent again, and repeats none that may not", async (t) => {
+  const seen: string[] = [];
+  // Every connection answers once, and ends when it is asked a second time.
+  const waypoint = await before(t, (socket) => {
+    let asked = 0;
+    socket.on("data", (bytes: Buffer) => {
+      seen.push(bytes.toString("latin1", 0, bytes.indexOf(" ")));
+      if (++asked === 1) socket.write(good);
+      else socket.end();
+    });
+  });
+  const ask = (method: string): ReturnType<TestWaypoint["request"]> => waypoint.request("a", `${at(200)}:80`, "/", { method });
+  t.is((await ask("GET")).status, 200);
+  t.is((await ask("GET")).status, 200);
+  t.deepEqual(seen, ["GET", "GET", "GET"]);
+  t.is((await ask("POST")).status, 503);
+  t.deepEqual(seen, ["GET", "GET", "GET", "POST"]);
+});
+
 test.serial("an answer that breaks off never looks complete", async (t) => {
   let first = true;
   const waypoint = await before(t, (socket) => {

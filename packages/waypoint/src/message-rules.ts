@@ -152,10 +152,20 @@ export function clientGone(cause?: unknown): MeshError<WaypointCode> {
   return waypointError("WAYPOINT_CLIENT_GONE", "the client went away", { cause });
 }
 
-/** The connection to the endpoint broke. `sent`: any of the request may have been seen. `refused`: the peer said that it did not look at it. */
-export function upstreamReset(detail: string, details: { sent: boolean; refused?: boolean }, cause?: unknown): MeshError<WaypointCode> {
-  return waypointError("WAYPOINT_UPSTREAM_RESET", detail, { cause, details: { refused: false, ...details } });
+/**
+ * The connection to the endpoint broke. `sent`: any of the request may have been seen. `refused`: the peer said that it did not look at it.
+ * `idle`: a connection that had served before ended without a byte of an answer, as it does when the endpoint closes it while the request is on its way.
+ */
+export function upstreamReset(detail: string, details: { sent: boolean; refused?: boolean; idle?: boolean }, cause?: unknown): MeshError<WaypointCode> {
+  return waypointError("WAYPOINT_UPSTREAM_RESET", detail, { cause, details: { refused: false, idle: false, ...details } });
 }
+
+/** Methods that may be sent again without asking, when nobody knows whether the first was seen (RFC 9110 9.2.2). */
+export function isIdempotent(method: string): boolean {
+  return idempotent.has(method);
+}
+
+const idempotent: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"]);
 
 /** Methods whose requests announce an empty body, because a body is what they are about (RFC 9110 8.6). */
 export function announcesEmptyBody(method: string): boolean {

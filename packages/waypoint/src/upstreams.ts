@@ -22,6 +22,7 @@ import type { OpenConnections } from "./endpoint-connections.ts";
 import type { Downstream } from "./exchange.ts";
 import { waypointError } from "./failure.ts";
 import type { Answer, HttpLimits, HttpVersion, OutgoingRequest } from "./http-connection.ts";
+import { isIdempotent } from "./message-rules.ts";
 import type { Tunnels } from "./tunnels.ts";
 import { watchBody } from "./watched-body.ts";
 
@@ -79,7 +80,9 @@ export class Upstreams {
         try {
           return await this.#sendTo(state, host, wanted, release);
         } catch (thrown) {
-          this.#observeFailure(state, host, thrown, wanted.signal);
+          // An endpoint may close a connection that it keeps: no failure of its, and the same endpoint may be asked again.
+          if (hadClosed(thrown)) wanted.tried.delete(host.key);
+          else this.#observeFailure(state, host, thrown, wanted.signal);
           if (!mayTryAnother(thrown, tries, wanted)) throw thrown;
         }
       }
@@ -276,12 +279,22 @@ function versionFor({ protocol }: Cluster, { version, request }: Pick<UpstreamRe
 }
 
 /** Nothing of the request went out: the connection was not made, or it was gone before the first byte. */
-function mayTryAnother(thrown: unknown, tries: number, { signal, body }: { readonly signal: AbortSignal; readonly body?: Body }): boolean {
+function mayTryAnother(
+  thrown: unknown,
+  tries: number,
+  { signal, body, request }: { readonly signal: AbortSignal; readonly body?: Body; readonly request?: UpstreamRequest["request"] },
+): boolean {
   if (tries >= maxConnectAttempts || signal.aborted) return false;
   if (errorCode(thrown) === "WAYPOINT_UPSTREAM_CONNECT") return true;
   const isUnsent = errorCode(thrown) === "WAYPOINT_UPSTREAM_RESET" && thrown instanceof MeshError && thrown.details["sent"] === false;
+  const mayBeRepeated = hadClosed(thrown) && request !== undefined && request.upgrade === undefined && isIdempotent(request.head.method);
   // A body may have begun to flow; whoever keeps it can send it again.
-  return isUnsent && body?.length === 0;
+  return (isUnsent || mayBeRepeated) && body?.length === 0;
+}
+
+/** A kept connection ended without a byte of an answer. */
+function hadClosed(thrown: unknown): boolean {
+  return errorCode(thrown) === "WAYPOINT_UPSTREAM_RESET" && thrown instanceof MeshError && thrown.details["idle"] === true;
 }
 
 function isPassthrough(key: string): boolean {

@@ -92,7 +92,7 @@ class Http1ClientConnection implements ClientConnection, RequestOwner, WireEvent
     if (request?.answered && error === undefined) this.#advance();
     else {
       this.#request = undefined;
-      request?.fail(upstreamReset(brokenOff(request), { sent: true }, error));
+      request?.fail(upstreamReset(brokenOff(request), { sent: true, idle: this.#wasIdle(request) }, error));
     }
     this.#onClosed();
   }
@@ -155,6 +155,11 @@ class Http1ClientConnection implements ClientConnection, RequestOwner, WireEvent
     return this.#settle(request);
   }
 
+  /** Nothing of the answer is there, on a connection that was kept: it may have been closed before the request came. */
+  #wasIdle(request: ClientRequest): boolean {
+    return this.#requests > 1 && !request.answered && this.#reader.unread === 0;
+  }
+
   #readHead(request: ClientRequest): boolean {
     const reader = this.#reader;
     const { limits } = this.#options;
@@ -165,7 +170,7 @@ class Http1ClientConnection implements ClientConnection, RequestOwner, WireEvent
     if (end < 0) {
       if (reader.ended) {
         if (bytes.length > 0 && !reader.cut) throw garbage("it ends within its head");
-        this.#break(upstreamReset(brokenOff(request), { sent: true }));
+        this.#break(upstreamReset(brokenOff(request), { sent: true, idle: this.#wasIdle(request) }));
       } else if (bytes.length > 0 && bytes[0] !== 0x48) throw garbage("it does not begin with HTTP/");
       this.#searched = bytes.length;
       return false;
