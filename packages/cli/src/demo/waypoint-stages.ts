@@ -122,10 +122,13 @@ export async function waypointByServiceAccount({ cluster, observations, note }: 
     const byService = await untilStatus(cluster, "http://stock:8080/change", 403);
     const byAddress = await untilStatus(cluster, await podUrl(cluster, undefined, "/change", "stock"), 403);
     const others = await get(cluster, `${orders}/change`);
-    const lines = (await waypointLog(cluster, "stock-waypoint")).filter((line) => line.includes("policy[stock-read-only]"));
+    const lines = await eventually("both denials in its log", async () => {
+      const found = (await waypointLog(cluster, "stock-waypoint")).filter((line) => line.includes("policy[stock-read-only]"));
+      return found.length >= 2 ? found : undefined;
+    });
     return {
       observed: `service ${byService.status}, pod ${byAddress.status}, other accounts ${others.status}; ${lines.length} denials in its log`,
-      holds: others.status === 200 && lines.length >= 2,
+      holds: others.status === 200,
     };
   });
   await cluster.client.mergePatch(resources.services, "orders", namespace, { metadata: { labels: { "istio.io/use-waypoint": "none" } } });
