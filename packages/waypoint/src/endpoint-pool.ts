@@ -108,7 +108,9 @@ class EndpointPool implements EndpointConnections {
   /** HTTP/1: a connection of the caller's own, kept only when it is in use. HTTP/2: the one that is being made, for all who wait. */
   #opened(signal: AbortSignal): Promise<ClientConnection> {
     signal.throwIfAborted();
-    if (this.#options.version === "http1") return this.#open(signal);
+    this.#gone.signal.throwIfAborted();
+    // Whoever waits for an endpoint that leaves may ask another one at once.
+    if (this.#options.version === "http1") return unlessAborted(this.#open(signal), this.#gone.signal);
     this.#opening ??= this.#open(this.#gone.signal).finally(() => {
       this.#opening = undefined;
     });

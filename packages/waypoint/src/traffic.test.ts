@@ -1,10 +1,12 @@
 import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
+import { createServer as createTcpServer, type Socket } from "node:net";
 import { parseIp, type RequestPolicy, spiffeId, type WaypointConfig } from "@fairway/model";
 import { createRegistry, silentLogger, systemClock } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
 import { AccessLog } from "./access-log.ts";
 import { createProxyTelemetry } from "./proxy-telemetry.ts";
+import { tunnelPort } from "./test-peers.ts";
 import {
   apiConfig,
   application,
@@ -45,6 +47,25 @@ test.serial("an endpoint that cannot be reached is passed over for another, and 
   });
   await waypoint.workload("b", at(2), app);
   for (let round = 0; round < 6; round++) t.like(await waypoint.request("a", `${at(200)}:80`, "/"), { status: 200, body: "b" });
+});
+
+test.serial("an endpoint that leaves while a connection to it is awaited is passed over for those that stay", async (t) => {
+  const app = await httpApplication(t, at(2), (_, response) => response.end("b"));
+  const silent: Socket[] = [];
+  const leaving = createTcpServer((socket) => void silent.push(socket.on("error", () => undefined))).listen(tunnelPort, at(3));
+  t.teardown(() => leaving.close());
+  t.teardown(() => silent.forEach((socket) => void socket.destroy()));
+  const waypoint = await TestWaypoint.start(t, {
+    ip: at(1),
+    mesh: { workloads: [workload("b", at(2)), workload("leaving", at(3))] },
+    config: apiConfig({ vip: at(200), endpoints: [endpoint("leaving", at(3), app.port)], cluster: { connectTimeoutMs: 600_000 } }),
+  });
+  await waypoint.workload("b", at(2), app);
+  const ask = () => waypoint.request("a", `${at(200)}:80`, "/");
+  const first = ask();
+  await eventually(t, () => silent.length > 0);
+  waypoint.config.set(apiConfig({ vip: at(200), endpoints: [endpoint("b", at(2), app.port)] }));
+  for (const answer of [ask(), first]) t.like(await answer, { status: 200, body: "b" });
 });
 
 test.serial("an endpoint that proves somebody else, or that the mesh does not know, gets nothing", async (t) => {

@@ -266,7 +266,7 @@ export class Upstreams {
   }
 
   #observeFailure(state: ClusterState, host: Host, thrown: unknown, signal: AbortSignal): void {
-    const ours = errorCode(thrown) === "WAYPOINT_OVERFLOW" || errorCode(thrown) === "WAYPOINT_IDENTITY";
+    const ours = errorCode(thrown) === "WAYPOINT_OVERFLOW" || errorCode(thrown) === "WAYPOINT_IDENTITY" || hasLeft(thrown);
     const gaveUp = signal.aborted && errorCode(signal.reason) === "WAYPOINT_CLIENT_GONE";
     if (!ours && !gaveUp) state.observe(host, { kind: "failure" }, this.#parts.clock.monotonic());
   }
@@ -285,7 +285,7 @@ function mayTryAnother(
   { signal, body, request }: { readonly signal: AbortSignal; readonly body?: Body; readonly request?: UpstreamRequest["request"] },
 ): boolean {
   if (tries >= maxConnectAttempts || signal.aborted) return false;
-  if (errorCode(thrown) === "WAYPOINT_UPSTREAM_CONNECT") return true;
+  if (errorCode(thrown) === "WAYPOINT_UPSTREAM_CONNECT" || hasLeft(thrown)) return true;
   const isUnsent = errorCode(thrown) === "WAYPOINT_UPSTREAM_RESET" && thrown instanceof MeshError && thrown.details["sent"] === false;
   const mayBeRepeated = hadClosed(thrown) && request !== undefined && request.upgrade === undefined && isIdempotent(request.head.method);
   // A body may have begun to flow; whoever keeps it can send it again.
@@ -295,6 +295,11 @@ function mayTryAnother(
 /** A kept connection ended without a byte of an answer. */
 function hadClosed(thrown: unknown): boolean {
   return errorCode(thrown) === "WAYPOINT_UPSTREAM_RESET" && thrown instanceof MeshError && thrown.details["idle"] === true;
+}
+
+/** The endpoint left the cluster while a connection to it was waited for. */
+function hasLeft(thrown: unknown): boolean {
+  return errorCode(thrown) === "WAYPOINT_SUPERSEDED";
 }
 
 function isPassthrough(key: string): boolean {

@@ -55,6 +55,8 @@ async function underLoad(t: ExecutionContext, url: string, change: () => Promise
   const loading = mesh.act<Load>(client, "http-load", url, 60, durationMs);
   await change();
   const { sent, outcomes } = await loading;
+  if (outcomes[200] !== sent)
+    t.log(...(await waypointLines(mesh, namespace, "waypoint", url.replace(/^http:\/\/[^/]+/, ""))).filter((line) => !line.includes(" 200 ")));
   t.deepEqual(outcomes, { 200: sent });
   t.true(sent > 100, `${sent} requests`);
 }
@@ -81,10 +83,12 @@ test.before(async () => {
   await mesh.namespace("tools", { enrolled: false });
   const labels = (version: string) => ({ echo: "echo", version });
   const env = { LEAVE_AFTER_MS: "1500" };
+  // Without it a pod counts as ready before its application listens.
+  const probes = { readinessProbe: { tcpSocket: { port: 8081 }, periodSeconds: 1 } };
   await Promise.all([
     mesh.app({ ...client, node: 1 }),
-    mesh.app({ namespace, name: "app-v1", node: 1, labels: labels("v1"), env }),
-    mesh.app({ namespace, name: "app-v2", node: 2, labels: labels("v2"), env }),
+    mesh.app({ namespace, name: "app-v1", node: 1, labels: labels("v1"), env, probes }),
+    mesh.app({ namespace, name: "app-v2", node: 2, labels: labels("v2"), env, probes }),
     mesh.app({ namespace: "tools", name: "tools", node: 2 }),
   ]);
   await mesh.apply([

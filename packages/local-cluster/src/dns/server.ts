@@ -26,27 +26,36 @@ const upstreamPort = 53;
 /** Answers waiting for a client that asks and does not read. */
 const maxUnreadBytes = 256 * 1024;
 const maxForwarding = 200;
+const maxPortAttempts = 5;
 
-/** Throws LOCAL_CLUSTER_DNS_LISTEN_FAILED. */
+/** Port 0 takes any that is free for both. Throws LOCAL_CLUSTER_DNS_LISTEN_FAILED. */
 export async function serveDns(options: DnsServerOptions): Promise<DnsServer> {
-  const udp = createSocket({ type: options.host.includes(":") ? "udp6" : "udp4", reuseAddr: true });
   const tcp = createServer({ noDelay: true }, (socket) => serveConnection(socket, options));
   tcp.maxConnections = maxTcpConnections;
-  try {
-    udp.bind(options.port, options.host);
-    await once(udp, "listening");
-    const { port } = udp.address();
-    tcp.listen(port, options.host);
-    await once(tcp, "listening");
-  } catch (cause) {
-    udp.close();
-    throw new MeshError("LOCAL_CLUSTER_DNS_LISTEN_FAILED", `cannot serve DNS on ${options.host}:${options.port}; is the port taken?`, { cause });
-  }
+  const udp = await listenOnBoth(tcp, options);
   const forwarder = new Forwarder(options.upstream);
   udp.on("message", (query, from) => answerDatagram(udp, query, from, options, forwarder));
   udp.on("error", (error) => options.log.warn("DNS socket failed", { error }));
   tcp.on("error", (error) => options.log.warn("DNS listener failed", { error }));
   return { port: udp.address().port, [Symbol.asyncDispose]: () => close(udp, tcp) };
+}
+
+/** A port that the kernel found free for UDP may be taken for TCP: then another one is tried. */
+async function listenOnBoth(tcp: Server, { host, port }: DnsServerOptions): Promise<UdpSocket> {
+  for (let attempt = 1; ; attempt++) {
+    const udp = createSocket({ type: host.includes(":") ? "udp6" : "udp4", reuseAddr: true });
+    try {
+      udp.bind(port, host);
+      await once(udp, "listening");
+      tcp.listen(udp.address().port, host);
+      await once(tcp, "listening");
+      return udp;
+    } catch (cause) {
+      udp.close();
+      if (port === 0 && attempt < maxPortAttempts) continue;
+      throw new MeshError("LOCAL_CLUSTER_DNS_LISTEN_FAILED", `cannot serve DNS on ${host}:${port}; is the port taken?`, { cause });
+    }
+  }
 }
 
 function answerDatagram(udp: UdpSocket, query: Buffer, from: RemoteInfo, { sources, upstream, log }: DnsServerOptions, forwarder: Forwarder): void {
