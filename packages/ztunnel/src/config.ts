@@ -99,6 +99,11 @@ export interface ProxyConfig {
   readonly maxPendingConnections: number;
   /** TLS handshakes that a pod's peers may have open at once; each costs far more than a connection. */
   readonly maxPendingHandshakes: number;
+  /** Inbound tunnels without a stream that a thread keeps, of everybody and of one peer; the oldest beyond are sent away. */
+  readonly maxIdleTunnels: number;
+  readonly maxIdleTunnelsOfPeer: number;
+  /** How long an inbound tunnel may be without a stream. */
+  readonly inboundIdleMs: number;
   /** Undefined: DNS is not captured. */
   readonly dns: DnsConfig | undefined;
 }

@@ -34,6 +34,11 @@ const largestWindow = 2_147_483_647;
 const leastWorkers = 2;
 const defaultMaxPendingConnections = 8_192;
 const defaultMaxPendingHandshakes = 1_024;
+/** Of the whole process; the kernel spreads tunnels evenly over its threads. */
+const defaultMaxIdleTunnels = 8_192;
+const defaultMaxIdleTunnelsOfPeer = 2_048;
+/** Twice as long as a client of the defaults keeps a tunnel that it does not use. */
+const defaultInboundIdleMs = 600_000;
 
 const text = z.string().optional();
 const flag = booleanVariable.optional();
@@ -152,6 +157,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
   const defaults = meshDefaults(env.PROXY_CONFIG, exists(meshConfigFile) ? surroundings.read(meshConfigFile) : undefined);
   const shared = env.PROXY_MODE === "shared";
   const clusterId = env.ISTIO_META_CLUSTER_ID ?? env.CLUSTER_ID ?? "Kubernetes";
+  const threads = workerThreads(env, surroundings.cores, defaults.concurrency);
   return {
     mode: shared ? { kind: "shared", zdsSocket: env.INPOD_UDS ?? "/var/run/ztunnel/ztunnel.sock" } : { kind: "dedicated", pod: podOf(env.PROXY_WORKLOAD_INFO) },
     proxyEnabled: env.ENABLE_PROXY ?? true,
@@ -190,6 +196,9 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       policyDecisionsAtInfo: env.AUTHZ_POLICY_INFO_LOGGING ?? false,
       maxPendingConnections: defaultMaxPendingConnections,
       maxPendingHandshakes: defaultMaxPendingHandshakes,
+      maxIdleTunnels: Math.ceil(defaultMaxIdleTunnels / threads),
+      maxIdleTunnelsOfPeer: Math.ceil(defaultMaxIdleTunnelsOfPeer / threads),
+      inboundIdleMs: defaultInboundIdleMs,
       dns: dnsEnabled(env) ? dnsOf(env, surroundings) : undefined,
     },
     clusterDomain: env.CLUSTER_DOMAIN ?? defaultClusterDomain,
@@ -218,7 +227,7 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
     postQuantumOnly: env.COMPLIANCE_POLICY === "pqc",
     ipv6: ipv6Enabled(env, surroundings),
     drainDeadlineMs: env.CONNECTION_TERMINATION_DEADLINE ?? graceful(env.TERMINATION_GRACE_PERIOD_SECONDS),
-    workerThreads: workerThreads(env, surroundings.cores, defaults.concurrency),
+    workerThreads: threads,
     logFilter: env.RUST_LOG ?? "info",
     logFormat: env.LOG_FORMAT,
     meshVersion: env.ISTIO_META_ISTIO_VERSION ?? "unknown",

@@ -103,7 +103,7 @@ export class Inbound {
   }
 
   async #serveTunnel(socket: Socket): Promise<void> {
-    const { engine, config, tasks, connections, revocation } = this.#scope;
+    const { engine, idleTunnels, config, tasks, connections, revocation } = this.#scope;
     // A tunnel that drains ends by itself with its last stream.
     using _begun = connections.begin();
     const address = remoteEnd(socket);
@@ -123,7 +123,11 @@ export class Inbound {
     }
     const settings = { ...defaultServerSettings, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, frameSize: config.frameSize };
     const peer: Peer = { address, local, identity: proven.peer, revoked: undefined };
-    const tunnel = engine.serve(proven.socket, settings, (exchange) => tasks.run("inbound stream", () => this.#serveStream(exchange, peer)));
+    using use = idleTunnels.follow(proven.peer, () => tunnel.drain());
+    const tunnel = engine.serve(proven.socket, settings, (exchange) => {
+      use.began();
+      tasks.run("inbound stream", () => this.#serveStream(exchange, peer).finally(use.ended));
+    });
     this.#tunnels.add(tunnel);
     peer.revoked = revocation?.follow(proven, "destination", (reason) => tunnel.destroy(reason));
     // Drained or stopped while the handshake ran.

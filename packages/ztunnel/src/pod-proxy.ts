@@ -13,6 +13,7 @@ import { type ConnectionSummary, Connections } from "./connections.ts";
 import { DnsProxy } from "./dns-proxy.ts";
 import { type AskingProtocol, ExplicitProxy } from "./explicit-proxy.ts";
 import { ztunnelError } from "./failure.ts";
+import type { IdleTunnels } from "./idle-tunnels.ts";
 import { Inbound } from "./inbound.ts";
 import { LocalWorkloadSource } from "./local-workload.ts";
 import type { MeshNames } from "./mesh-names.ts";
@@ -39,6 +40,8 @@ export interface PodProxyParts extends Telemetry {
   readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
+  /** Of all pods of the thread together. */
+  readonly idleTunnels: IdleTunnels;
   /** Undefined where nobody is ever revoked; it is the one that `tls` asks. */
   readonly revocation: Revocation | undefined;
   readonly tunnelMetrics: HboneMetrics;

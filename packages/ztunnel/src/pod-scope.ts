@@ -7,6 +7,7 @@ import type { Clock, Logger, TaskGroup } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import type { ProxyConfig } from "./config.ts";
 import type { Connections } from "./connections.ts";
+import type { IdleTunnels } from "./idle-tunnels.ts";
 import type { LocalWorkloadSource } from "./local-workload.ts";
 import type { MeshNames } from "./mesh-names.ts";
 import type { NameLookup } from "./next-hop.ts";
@@ -37,6 +38,7 @@ export interface TunnelScope extends PodScope {
   readonly certificates: Pick<CertificateSource, "fetch">;
   readonly tls: MeshTls;
   readonly engine: TunnelEngine;
+  readonly idleTunnels: IdleTunnels;
   /** Undefined where nobody is ever revoked. */
   readonly revocation: Revocation | undefined;
 }

@@ -25,6 +25,7 @@ import type { MeshChange, MeshView } from "@fairway/xds";
 import type { ExecutionContext } from "ava";
 import { AccessLog } from "./access-log.ts";
 import type { DnsConfig, PodName, ProxyConfig } from "./config.ts";
+import { IdleTunnels } from "./idle-tunnels.ts";
 import { answerName } from "./mesh-names.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
@@ -180,6 +181,9 @@ export const testProxyConfig: ProxyConfig = {
   policyDecisionsAtInfo: false,
   maxPendingConnections: 8_192,
   maxPendingHandshakes: 1_024,
+  maxIdleTunnels: 1_024,
+  maxIdleTunnelsOfPeer: 1_024,
+  inboundIdleMs: 600_000,
   dns: undefined,
 };
 
@@ -213,6 +217,7 @@ export class TestMesh implements AsyncDisposable {
     this.authority = authority ?? Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
     const log = createLogger("test", { write: (line) => void this.lines.push(line), filter: new LogFilter("debug") });
     this.#certificates = new SecretManager({ ca: ca(localCaClient(this.authority)), clock: systemClock, log });
+    const metrics = createZtunnelMetrics(this.registry);
     this.parts = {
       config: { ...testProxyConfig, ...config },
       mesh: this.mesh,
@@ -220,9 +225,10 @@ export class TestMesh implements AsyncDisposable {
       certificates: this.#certificates,
       tls: createMeshTls({ clock: systemClock, handshakeTimeoutMs: testHandshakeMs }),
       engine: tunnelEngine(defaultEngineName),
+      idleTunnels: new IdleTunnels({ clock, limits: { ...testProxyConfig, ...config }, metrics }),
       revocation: undefined,
       tunnelMetrics: createHboneMetrics(this.registry),
-      metrics: createZtunnelMetrics(this.registry),
+      metrics,
       accessLog: new AccessLog(log),
       log,
       clock,

@@ -10,6 +10,7 @@ import { createMeshTls } from "@fairway/pki";
 import { assertNever, type Clock, createLogger, createRegistry, LineSender, LogFilter, type MetricRegistry, readMetrics, TaskGroup } from "@fairway/runtime";
 import { AccessLog } from "./access-log.ts";
 import { HandedCertificates } from "./handed-certificates.ts";
+import { IdleTunnels } from "./idle-tunnels.ts";
 import { AskedNames } from "./mesh-names.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
@@ -84,6 +85,7 @@ class TrafficWorker {
       }),
       revocation: this.#revocation,
       engine: tunnelEngine(config.engine),
+      idleTunnels: new IdleTunnels({ clock, limits: config, metrics }),
       tunnelMetrics: createHboneMetrics(this.#registry),
       metrics,
       accessLog: new AccessLog(log),
