@@ -84,13 +84,19 @@ export function createMeshTls(options: MeshTlsOptions): MeshTls {
     },
     accept(socket, certificate, { signal }) {
       const { trustDomain } = identityOf(certificate.identity);
+      const { allowHalfOpen } = socket;
       return runHandshake(
         socket,
         options,
         signal,
-        (tls) => prove(tls, certificate, options, (leaf) => verifyClient(leaf, trustDomain)),
+        (tls) => {
+          tls.allowHalfOpen = allowHalfOpen;
+          return prove(tls, certificate, options, (leaf) => verifyClient(leaf, trustDomain));
+        },
         (run) => {
           pending.set(socket, run);
+          // Whoever has sent its FIN completes no handshake: the socket closes then, and its place is free, instead of at the deadline.
+          socket.allowHalfOpen = false;
           server(certificate).emit("connection", socket);
         },
       );
