@@ -31,5 +31,6 @@ export { createNodeHttp2Engine, nodeHttp2Engine } from "./node-http2-engine.ts";
 export { type PipeOptions, pipe } from "./pipe.ts";
 export { type OpenedStream, type TunnelDial, TunnelPool, type TunnelPoolOptions } from "./pool.ts";
 export { defaultClientSettings, defaultServerSettings } from "./settings.ts";
+export { localEnd, refuse, remoteEnd, socketEnd } from "./socket-ends.ts";
 export { UnblockedTransport } from "./unblocked-transport.ts";
 export { collectYoungObjectsEarly } from "./young-generation.ts";

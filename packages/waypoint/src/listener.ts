@@ -4,7 +4,17 @@
  */
 import { createServer, type Server, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { type ConnectExchange, defaultServerSettings, parseAuthority, parseForwarded, type ServerTunnel, type TunnelEngine } from "@fairway/hbone";
+import {
+  type ConnectExchange,
+  defaultServerSettings,
+  localEnd,
+  parseAuthority,
+  parseForwarded,
+  refuse,
+  remoteEnd,
+  type ServerTunnel,
+  type TunnelEngine,
+} from "@fairway/hbone";
 import { formatSocketAddress, type IpAddress, type SocketAddress, type SpiffeId, type WaypointConfig } from "@fairway/model";
 import type { CertificateSource, MeshTls } from "@fairway/pki";
 import { type Clock, errorCode, type TaskGroup, type Watch } from "@fairway/runtime";
@@ -13,7 +23,6 @@ import type { Downstream } from "./exchange.ts";
 import { waypointError } from "./failure.ts";
 import type { HttpVersion } from "./http-connection.ts";
 import type { HttpService } from "./http-service.ts";
-import { localEnd, refuse, remoteEnd } from "./socket-ends.ts";
 import type { TcpService } from "./tcp.ts";
 import type { ConnectionTelemetry } from "./telemetry.ts";
 import { ownCertificate } from "./tunnels.ts";

@@ -4,13 +4,13 @@
  */
 import type { Socket as UdpSocket } from "node:dgram";
 import type { Socket } from "node:net";
+import { refuse } from "@fairway/hbone";
 import { hasIpv6, type Listener, leavePort } from "@fairway/linux";
 import { isLoopback, tryParseIp } from "@fairway/model";
 import { MeshError } from "@fairway/runtime";
 import type { DnsConfig } from "./config.ts";
 import { DnsConnection } from "./dns-connection.ts";
 import { DnsResponder, type DnsScope } from "./dns-responder.ts";
-import { refuse } from "./socket-ends.ts";
 
 /** Datagrams of one pod that are not answered yet, those that wait for a resolver or for the mesh among them. Past it they are dropped. */
 const maxPendingDatagrams = 1_024;

@@ -4,6 +4,7 @@
  * connection had been captured; only that the client is told how it went (the reference says yes before it knows).
  */
 import type { Socket } from "node:net";
+import { refuse, remoteEnd } from "@fairway/hbone";
 import { ipFamily } from "@fairway/model";
 import { assertNever, MeshError } from "@fairway/runtime";
 import { type AskedDestination, addressAskedFor } from "./asked-destination.ts";
@@ -12,7 +13,6 @@ import { HandshakeReader } from "./handshake-reader.ts";
 import { connectFailed, connectSucceeded, readConnectRequest } from "./http-connect.ts";
 import type { Outbound } from "./outbound.ts";
 import type { PodScope } from "./pod-scope.ts";
-import { refuse, remoteEnd } from "./socket-ends.ts";
 import { readSocks5Request, socks5Failed, socks5Succeeded } from "./socks5.ts";
 import { reportRefused } from "./telemetry.ts";
 

@@ -6,7 +6,7 @@
  * 3. after the 200: only a reset towards the peer; log and metrics as in 2.
  */
 import type { Socket } from "node:net";
-import { type ConnectExchange, defaultServerSettings, parseBaggage, parseForwarded, type ServerTunnel } from "@fairway/hbone";
+import { type ConnectExchange, defaultServerSettings, localEnd, parseBaggage, parseForwarded, refuse, remoteEnd, type ServerTunnel } from "@fairway/hbone";
 import {
   type ConnectionFacts,
   formatSocketAddress,
@@ -23,13 +23,13 @@ import { appDial } from "./app-dial.ts";
 import type { ConnectionRecord, End } from "./connection-record.ts";
 import type { Admission, LiveConnection } from "./connections.ts";
 import { flagOf, ztunnelError } from "./failure.ts";
+import { flowing } from "./flowing.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { resolveContext, type TunnelScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
 import { proxyHeader } from "./proxy-header.ts";
 import { closedWith } from "./revocation.ts";
-import { flowing, localEnd, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 import { ownCertificate } from "./tunnels.ts";
 

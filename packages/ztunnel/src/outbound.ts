@@ -3,7 +3,18 @@
  * Fails closed: no workload, no certificate, no proof of the peer means no connection; nothing meant for a tunnel ever leaves in plaintext.
  */
 import type { Socket } from "node:net";
-import { type ConnectRequest, formatForwarded, makeTraceparent, type PipeOutcome, parseAuthority, parseBaggage, pipe } from "@fairway/hbone";
+import {
+  type ConnectRequest,
+  formatForwarded,
+  makeTraceparent,
+  type PipeOutcome,
+  parseAuthority,
+  parseBaggage,
+  pipe,
+  refuse,
+  remoteEnd,
+  socketEnd,
+} from "@fairway/hbone";
 import {
   formatSocketAddress,
   type OutboundRoute,
@@ -18,13 +29,13 @@ import { assertNever, errorCode, MeshError } from "@fairway/runtime";
 import type { ConnectionRecord } from "./connection-record.ts";
 import type { ConnectionSummary, LiveConnection } from "./connections.ts";
 import { ztunnelError } from "./failure.ts";
+import { flowing } from "./flowing.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import { openInner, requireFarIdentities } from "./inner-tunnel.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { resolveNextHop } from "./next-hop.ts";
 import { dialTimeoutMs, establishTimeoutMs, resolveContext, type TunnelScope } from "./pod-scope.ts";
 import { closedWith } from "./revocation.ts";
-import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 import type { Tunnels } from "./tunnels.ts";
 import { withoutWorkloads } from "./without-workloads.ts";
@@ -89,7 +100,7 @@ export class Outbound {
     let destination: SocketAddress | undefined;
     try {
       const wanted = this.#scope.network.originalDestination(socket);
-      destination = end(wanted.ip, wanted.port);
+      destination = socketEnd(wanted.ip, wanted.port);
     } catch (thrown) {
       reportRefused(this.#scope, { source: remoteEnd(socket), destination, direction: "outbound", error: thrown });
     }

@@ -3,18 +3,18 @@
  * the application.
  */
 import type { Socket } from "node:net";
-import { pipe } from "@fairway/hbone";
+import { pipe, refuse, remoteEnd, socketEnd } from "@fairway/hbone";
 import { type ConnectionFacts, formatSocketAddress, type SocketAddress, workloadIdentity } from "@fairway/model";
 import { MeshError } from "@fairway/runtime";
 import { appDial } from "./app-dial.ts";
 import type { ConnectionRecord } from "./connection-record.ts";
 import type { Admission } from "./connections.ts";
 import { ztunnelError } from "./failure.ts";
+import { flowing } from "./flowing.ts";
 import { watchHalfClosed } from "./half-closed.ts";
 import type { LocalWorkload } from "./local-workload.ts";
 import { ownPorts, type PodScope } from "./pod-scope.ts";
 import { denial } from "./policy-log.ts";
-import { end, flowing, refuse, remoteEnd } from "./socket-ends.ts";
 import { ConnectionReport, reportRefused } from "./telemetry.ts";
 
 export class Passthrough {
@@ -50,7 +50,7 @@ export class Passthrough {
     this.#pending++;
     try {
       const wanted = network.originalDestination(socket);
-      destination = end(wanted.ip, wanted.port);
+      destination = socketEnd(wanted.ip, wanted.port);
       if (source === undefined || destination === undefined) return refuse(socket);
       if (this.#ownPorts.has(destination.port)) {
         throw ztunnelError("ZTUNNEL_ROUTE_REFUSED", `attempted recursive call to ourselves on port ${destination.port}`);
