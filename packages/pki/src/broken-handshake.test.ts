@@ -101,8 +101,8 @@ function oneByOne(socket: Socket): Duplex {
     },
     write: (chunk: Buffer, _encoding, done) => {
       const next = (at: number): void => {
-        if (at === chunk.length) return done();
-        socket.write(chunk.subarray(at, at + 1), () => setImmediate(() => next(at + 1)));
+        if (at === chunk.length) done();
+        else socket.write(chunk.subarray(at, at + 1), () => setImmediate(() => next(at + 1)));
       };
       next(0);
     },
