@@ -13,7 +13,7 @@ async function get(port: number, path: string): Promise<{ status: number; body: 
 }
 
 async function untilReady(t: ExecutionContext, port: number): Promise<void> {
-  for (let turn = 0; turn < 200; turn++) {
+  for (let turn = 0; turn < 2_000; turn++) {
     const { status } = await get(port, "/healthz/ready").catch(() => ({ status: 0 }));
     if (status === 200) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -27,7 +27,7 @@ test.serial("ready means certificate, configuration and listener; then requests 
   const app = await application(t, at(2), (socket) => void http.emit("connection", socket));
   const program = await startProgram(t, { ip: at(1), mesh: { workloads: [workload("b", at(2))] }, spawn: spawnThread });
   const { ports } = program.config;
-  for (let turn = 0; turn < 500; turn++) {
+  for (let turn = 0; turn < 2_000; turn++) {
     const { body } = await get(ports.readiness, "/healthz/ready").catch(() => ({ body: "" }));
     if (body.includes("configuration") && !body.includes("certificate")) break;
     await new Promise((resolve) => setTimeout(resolve, 10));

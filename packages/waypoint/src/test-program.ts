@@ -112,7 +112,7 @@ export async function startProgram(
     node: { id: "", metadata: {} },
     trustDomain: "cluster.local",
     ipv6: false,
-    drainDeadlineMs: 2_000,
+    drainDeadlineMs: 20_000,
     workerThreads: 2,
     logFilter: "info",
     logFormat: "plain",
@@ -152,12 +152,23 @@ const spawnHere: SpawnThread = (settings) => {
   return { port: port1, died: new Promise(() => undefined), end: async () => worker[Symbol.asyncDispose]() };
 };
 
+/** Below what the kernel gives away, where a port that was found free may be anybody's a moment later; apart from those of other test processes. */
+const portsEach = 40;
+let nextPort = 30_000 + (process.pid % 64) * portsEach;
+const lastPort = nextPort + portsEach;
+
 async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  return typeof address === "object" && address !== null ? address.port : 0;
+  while (nextPort < lastPort) {
+    const port = nextPort++;
+    const server = createServer().listen(port, "127.0.0.1");
+    const listens = await once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (!listens) continue;
+    server.close();
+    await once(server, "close");
+    return port;
+  }
+  throw new Error("this process has used all of its ports");
 }

@@ -83,7 +83,7 @@ async function get(port: number, path: string, method = "GET"): Promise<{ status
 
 /** Asks again until somebody listens. */
 async function listening<T>(ask: () => Promise<T>): Promise<T> {
-  for (let turn = 0; turn < 200; turn++) {
+  for (let turn = 0; turn < 2_000; turn++) {
     const answer = await ask().catch(() => undefined);
     if (answer !== undefined) return answer;
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -104,7 +104,7 @@ async function agentServer(t: ExecutionContext): Promise<{ path: string; connect
 test.serial("the program enrols a pod from the agent, carries its bytes, tells about them, and drains", async (t) => {
   const app = await application(t, at(1), (socket) => void socket.pipe(socket));
   const agent = await agentServer(t);
-  const program = new Program(t, { LOCAL_XDS: mesh(at(1)), INPOD_UDS: agent.path, NODE_NAME: "node-1", TERMINATION_GRACE_PERIOD_SECONDS: "3" }, () => ({
+  const program = new Program(t, { LOCAL_XDS: mesh(at(1)), INPOD_UDS: agent.path, NODE_NAME: "node-1", TERMINATION_GRACE_PERIOD_SECONDS: "30" }, () => ({
     ip: at(1),
     port: app.port,
   }));
@@ -148,7 +148,7 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
   await eventually(t, () => program.lines.some((line) => line.includes("draining")));
   const drained = JSON.parse((await get(ports.admin, "/config_dump")).body);
   t.is(drained.drain.connections, 2, "both ends of the one connection");
-  t.is(Date.parse(drained.drain.deadline) - Date.parse(drained.drain.startedAt), 2_000);
+  t.is(Date.parse(drained.drain.deadline) - Date.parse(drained.drain.startedAt), 25_000);
   t.is(drained.workloadState["pod-a"].connections.outbound.length, 1);
   socket.end();
   t.is((await readAll(socket)).toString(), "");
@@ -174,9 +174,10 @@ test.serial("administration answers as the reference does, and quits on request"
   t.is((await get(ports.admin, "/debug/pprof/heap/profiling?activate=false", "POST")).status, 200);
   t.is((await get(ports.admin, "/debug/pprof/heap?thread=2")).status, 400);
   t.is((await get(ports.admin, "/debug/pprof/heap/profiling")).status, 400);
-  const profiles = ["", "&thread=0"].map((thread) => get(ports.admin, `/debug/pprof/profile?seconds=1${thread}`));
-  t.is((await get(ports.admin, "/debug/pprof/profile?seconds=1")).status, 409);
-  for (const { body } of await Promise.all(profiles)) t.true("nodes" in JSON.parse(body));
+  // Each comes over a connection of its own: whichever of the two for the main thread arrives first is served.
+  const [one, other, thread] = await Promise.all(["", "", "&thread=0"].map((query) => get(ports.admin, `/debug/pprof/profile?seconds=1${query}`)));
+  t.deepEqual([one?.status, other?.status].sort(), [200, 409]);
+  for (const profile of [one?.status === 200 ? one : other, thread]) t.true("nodes" in JSON.parse(profile?.body ?? ""));
   t.is((await get(ports.readiness, "/healthz/ready", "POST")).status, 405);
   for (const port of [ports.metrics, ports.readiness]) {
     const socket = connect({ host: "127.0.0.1", port });

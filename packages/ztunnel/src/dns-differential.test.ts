@@ -78,14 +78,14 @@ async function listening(host: string, port: number): Promise<void> {
     const open = await new Promise<boolean>((resolve) => socket.once("connect", () => resolve(true)).once("error", () => resolve(false)));
     socket.destroy();
     if (open) return;
-    if (attempt > 200) throw new Error("dnsmasq does not listen");
+    if (attempt > 2_000) throw new Error("dnsmasq does not listen");
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
 
 /** What dig makes of an answer: its code, the flags that clients act on, the answer section in order of its text. */
 async function dig({ ip, port }: SocketAddress, ...words: readonly string[]): Promise<{ status: string; truncated: boolean; answers: readonly string[] }> {
-  const { stdout } = await run("dig", [`@${ip}`, "-p", String(port), "+tries=1", "+time=5", "+noall", "+comments", "+answer", ...words], {
+  const { stdout } = await run("dig", [`@${ip}`, "-p", String(port), "+tries=1", "+time=20", "+noall", "+comments", "+answer", ...words], {
     env: { PATH: programPath },
   });
   const lines = stdout.split("\n");

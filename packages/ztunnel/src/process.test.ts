@@ -33,7 +33,7 @@ test.serial("the shipped program carries a captured connection between two pods 
     ISTIO_META_DNS_CAPTURE: "false",
     LOG_FORMAT: "json",
   });
-  const exited = once(child, "exit");
+  const exited = once(child, "close");
   const early = await Promise.race([promise, exited.then(() => undefined)]);
   if (early === undefined) return t.fail(output());
   await early.receive({ signal: forever });
@@ -78,7 +78,7 @@ test.serial("a wrong environment ends the program with a code and every bad name
   child.stdout.on("data", (chunk) => {
     output += String(chunk);
   });
-  const [code] = await once(child, "exit");
+  const [code] = await once(child, "close");
   t.is(code, 1);
   t.regex(output, /PACKET_MARK.*KEEPALIVE_TIME|KEEPALIVE_TIME.*PACKET_MARK/);
 });
@@ -90,7 +90,7 @@ test.serial("version and help print and succeed, anything else is an error of us
     ["serve", 2],
   ] as const) {
     const child = spawn(process.execPath, [main, command], { stdio: "ignore" });
-    const [code] = await once(child, "exit");
+    const [code] = await once(child, "close");
     t.is(code, expected, command);
   }
 });

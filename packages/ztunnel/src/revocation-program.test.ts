@@ -42,7 +42,7 @@ test.serial("a list that comes while connections live ends them at both ends, an
     CRL_PATH: join(volume, "crl.pem"),
     COMPLIANCE_POLICY: "pqc",
   });
-  const early = await Promise.race([promise, once(child, "exit").then(() => undefined)]);
+  const early = await Promise.race([promise, once(child, "close").then(() => undefined)]);
   if (early === undefined) return t.fail(output());
   await early.receive({ signal: forever });
   t.is(await enrol(early, "a", a), "");

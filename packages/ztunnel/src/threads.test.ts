@@ -76,7 +76,7 @@ test.serial("pods come and go under load, and no thread of the program is ever f
     ZTUNNEL_WORKER_THREADS: "2",
     RUST_LOG: "warn",
   });
-  const agent = await Promise.race([promise, new Promise<undefined>((ended) => child.once("exit", () => ended(undefined)))]);
+  const agent = await Promise.race([promise, new Promise<undefined>((ended) => child.once("close", () => ended(undefined)))]);
   if (agent === undefined) return t.fail(output());
   await agent.receive({ signal: forever });
   t.is(await enrol(agent, "a", a), "");
