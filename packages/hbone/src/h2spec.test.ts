@@ -79,7 +79,7 @@ async function run(program: string, port: number, sections: readonly string[]): 
   const directory = await mkdtemp(join(tmpdir(), "fwhbone-"));
   try {
     const report = join(directory, "report.xml");
-    const child = spawn(program, [...sections, "-h", "127.0.0.1", "-p", String(port), "-o", "2", "-j", report], { stdio: "ignore", timeout: 80_000 });
+    const child = spawn(program, [...sections, "-h", "127.0.0.1", "-p", String(port), "-o", "2", "-j", report], { stdio: "ignore", timeout: 150_000 });
     await once(child, "close");
     const found = [...(await readFile(report, "utf8")).matchAll(/<testcase package="([^"]*)" classname="([^"]*)"[^>]*>([\s\S]*?)<\/testcase>/g)];
     const failed = found.filter(([, , , inner = ""]) => /<(error|failure)/.test(inner));
@@ -130,7 +130,7 @@ for (const engine of inVain.keys()) {
       t.pass();
       return;
     }
-    t.timeout(170_000);
+    t.timeout(320_000);
     await examine(t, program, engine);
   });
 }

@@ -435,7 +435,7 @@ function bind(exchange: ConnectExchange): { cancelled: AbortSignal; accept: () =
 
 /** Lets the event loop turn until `condition` holds. */
 export async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
+  const deadline = performance.now() + 60_000;
   while (!condition()) {
     if (performance.now() > deadline) throw new Error("the condition did not come true");
     await new Promise((resolve) => setImmediate(resolve));

@@ -73,9 +73,12 @@ function available(t: ExecutionContext, command: string): boolean {
   return false;
 }
 
+/** Of one command, on a machine with much else to do. */
+const commandTimeoutMs = 150_000;
+
 /** All that a command writes until its end. */
 async function run(command: string, args: readonly string[]): Promise<string> {
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], timeout: 20_000, killSignal: "SIGKILL" });
+  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], timeout: commandTimeoutMs, killSignal: "SIGKILL" });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding("utf8").on("data", (text: string) => {
@@ -89,7 +92,7 @@ async function run(command: string, args: readonly string[]): Promise<string> {
 test("nghttp settles SETTINGS and PING with a lean server, and is told 400 for its GET", async (t) => {
   if (!available(t, "nghttp")) return;
   await using server = await listen(echo);
-  const output = await run("nghttp", ["-v", "-n", "--timeout=5", `http://127.0.0.1:${server.port}/`]);
+  const output = await run("nghttp", ["-v", "-n", "--timeout=60", `http://127.0.0.1:${server.port}/`]);
   t.regex(output, /recv SETTINGS frame[\s\S]*SETTINGS_MAX_CONCURRENT_STREAMS\(0x03\):200/);
   t.regex(output, /recv SETTINGS frame <length=0, flags=0x01/);
   t.regex(output, /:status: 400/);
@@ -99,6 +102,7 @@ test("nghttp settles SETTINGS and PING with a lean server, and is told 400 for i
 
 test("h2load asks a lean server 20,000 times over ten tunnels, and every answer is whole", async (t) => {
   if (!available(t, "h2load")) return;
+  t.timeout(commandTimeoutMs);
   await using server = await listen(echo);
   const output = await run("h2load", ["-n20000", "-c10", "-m100", "-H", "baggage: service.name=load", `http://127.0.0.1:${server.port}/`]);
   t.regex(output, /requests: 20000 total, 20000 started, 20000 done, 0 succeeded, 20000 failed, 0 errored, 0 timeout/);
@@ -228,7 +232,7 @@ async function buildGo(t: ExecutionContext): Promise<GoPeer | undefined> {
 }
 
 test.serial("Go's net/http and the lean engine understand each other, whichever is the server", async (t) => {
-  t.timeout(120_000);
+  t.timeout(2 * commandTimeoutMs);
   await using go = await buildGo(t);
   if (go === undefined) return;
   await using server = await listen(echo);
