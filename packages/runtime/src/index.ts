@@ -31,7 +31,9 @@ export {
   mergedMetrics,
   readMetrics,
 } from "./metrics.ts";
+export { type ProfileRequest, Profiler } from "./profile.ts";
 export { type Program, runProgram } from "./program.ts";
+export { serveProxyAdmin } from "./proxy-admin.ts";
 export { Readiness } from "./readiness.ts";
 export { type Release, releaseOf } from "./release.ts";
 export { TaskGroup } from "./task-group.ts";

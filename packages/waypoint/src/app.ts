@@ -12,12 +12,13 @@ import {
   type MetricRegistry,
   mergedMetrics,
   messageOf,
+  Profiler,
   Readiness,
+  serveProxyAdmin,
   systemClock,
   TaskGroup,
 } from "@fairway/runtime";
 import type { WaypointView } from "@fairway/xds";
-import { serveAdministration } from "./admin.ts";
 import type { Config } from "./config.ts";
 import { configDump } from "./config-dump.ts";
 import { openCa, openWaypoint } from "./control-plane.ts";
@@ -66,6 +67,7 @@ export async function runWaypoint({ config, log, logFilter, stop, write = toStdo
   const ca = stack.use(seams.openCa(config));
   const certificates = stack.use(new SecretManager({ ca, clock, log, ttlMs: config.ca.certificateTtlMs }));
   const tasks = stack.use(new TaskGroup(log));
+  const profiler = new Profiler(clock);
   const threads = stack.use(
     await TrafficThreads.start({
       count: config.workerThreads,
@@ -81,14 +83,14 @@ export async function runWaypoint({ config, log, logFilter, stop, write = toStdo
     }),
   );
   stack.use(
-    await serveAdministration({
+    await serveProxyAdmin({
+      name: "waypoint",
       ports: config.ports,
       ipv6: config.ipv6,
       metrics: mergedMetrics(registry, () => threads.metrics()),
       readiness,
       logFilter,
       onLogFilter: () => threads.followLogFilter(),
-      clock,
       dump: async () =>
         configDump({
           config,
@@ -99,7 +101,8 @@ export async function runWaypoint({ config, log, logFilter, stop, write = toStdo
           version,
         }),
       quit: () => quit.abort(waypointError("WAYPOINT_STOPPED", "told to quit")),
-      signal: tasks.signal,
+      // Of this thread only.
+      profiles: { count: () => 0, take: (_, request) => profiler.take(request, { signal: tasks.signal }) },
     }),
   );
 

@@ -32,7 +32,6 @@ export type WaypointCode =
   | "WAYPOINT_KEYS_UNREACHABLE"
   | "WAYPOINT_LISTEN_FAILED"
   | "WAYPOINT_WORKER_LOST"
-  | "WAYPOINT_BAD_LOG_FILTER"
   | "WAYPOINT_INTERNAL";
 
 /** A MeshError with one of this package's codes. */

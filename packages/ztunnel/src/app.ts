@@ -12,12 +12,13 @@ import {
   type Logger,
   type MetricRegistry,
   mergedMetrics,
+  Profiler,
   Readiness,
+  serveProxyAdmin,
   systemClock,
   TaskGroup,
 } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
-import { serveAdministration } from "./admin.ts";
 import type { Config } from "./config.ts";
 import { configDump } from "./config-dump.ts";
 import { openCa, openMesh } from "./control-plane.ts";
@@ -27,7 +28,6 @@ import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics }
 import { podKinds, warnOfRisks } from "./offered.ts";
 import { type PodState, Pods } from "./pods.ts";
 import { prefetchCertificates } from "./prefetch.ts";
-import { Profiler } from "./profile.ts";
 import { RevocationFile } from "./revocation-file.ts";
 import type { PodConnections } from "./thread-protocol.ts";
 import { type SpawnThread, spawnThread } from "./traffic-thread.ts";
@@ -114,7 +114,8 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
   let draining: PodDrain | undefined;
   const profiler = new Profiler(clock);
   stack.use(
-    await serveAdministration({
+    await serveProxyAdmin({
+      name: "ztunnel",
       ports: config.proxy.ports,
       ipv6: config.ipv6,
       metrics: mergedMetrics(registry, () => threads.metrics()),

@@ -4,7 +4,7 @@
  */
 import type { NameAnswer, SpiffeId } from "@fairway/model";
 import type { RevocationList } from "@fairway/pki";
-import { MeshError, type MetricReading, messageOf } from "@fairway/runtime";
+import { MeshError, type MetricReading, messageOf, type ProfileRequest } from "@fairway/runtime";
 import type { CertificateNews } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
 import type { ConnectionSummary } from "./connections.ts";
@@ -12,7 +12,6 @@ import type { NameRequest } from "./mesh-names.ts";
 import type { MeshQuestion } from "./mesh-question.ts";
 import type { MeshUpdate } from "./mesh-update.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
-import type { ProfileRequest } from "./profile.ts";
 
 /** What a thread is told at its start. */
 export interface ThreadSettings {

@@ -43,7 +43,7 @@ test("a thread answers, and ends when told without a word of death", async (t) =
   t.true((await thread.call("metrics", undefined)).length > 5);
   const profile = JSON.parse(await thread.call("profile", { kind: "cpu", seconds: 1, frequency: 100 }));
   t.true("nodes" in profile);
-  t.is(errorCode(await t.throwsAsync(thread.call("profile", { kind: "heap" }))), "ZTUNNEL_PROFILE_OFF");
+  t.is(errorCode(await t.throwsAsync(thread.call("profile", { kind: "heap" }))), "RUNTIME_PROFILE_OFF");
   t.is(await thread.call("profile", { kind: "heap-switch", on: true }), "");
   t.true("head" in JSON.parse(await thread.call("profile", { kind: "heap" })));
   let died = false;

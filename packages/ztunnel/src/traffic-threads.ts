@@ -5,7 +5,7 @@
  */
 import type { NetworkNamespace } from "@fairway/linux";
 import type { CertificateSource, RevocationList } from "@fairway/pki";
-import { type Clock, type LogFilter, type Logger, type MetricReading, messageOf, type Watch } from "@fairway/runtime";
+import { type Clock, type LogFilter, type Logger, type MetricReading, messageOf, type ProfileRequest, type Watch } from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import { CertificateDesk, type CertificateSession } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
@@ -13,7 +13,6 @@ import { ztunnelError } from "./failure.ts";
 import { MeshDesk, type MeshSession } from "./mesh-desk.ts";
 import { answerName } from "./mesh-names.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
-import type { ProfileRequest } from "./profile.ts";
 import { type PlainError, type PodConnections, plainError, type ThreadSettings } from "./thread-protocol.ts";
 import { type SpawnThread, type ThreadSpeech, TrafficThread } from "./traffic-thread.ts";
 

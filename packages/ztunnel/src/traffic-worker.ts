@@ -7,7 +7,18 @@ import type { MessagePort } from "node:worker_threads";
 import { createHboneMetrics, tunnelEngine } from "@fairway/hbone";
 import { type NetworkNamespace, openNamespace, type PodNetwork } from "@fairway/linux";
 import { createMeshTls } from "@fairway/pki";
-import { assertNever, type Clock, createLogger, createRegistry, LineSender, LogFilter, type MetricRegistry, readMetrics, TaskGroup } from "@fairway/runtime";
+import {
+  assertNever,
+  type Clock,
+  createLogger,
+  createRegistry,
+  LineSender,
+  LogFilter,
+  type MetricRegistry,
+  Profiler,
+  readMetrics,
+  TaskGroup,
+} from "@fairway/runtime";
 import { AccessLog } from "./access-log.ts";
 import { HandedCertificates } from "./handed-certificates.ts";
 import { IdleTunnels } from "./idle-tunnels.ts";
@@ -15,7 +26,6 @@ import { AskedNames } from "./mesh-names.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { PodProxy, type PodProxyParts } from "./pod-proxy.ts";
-import { Profiler } from "./profile.ts";
 import { Revocation } from "./revocation.ts";
 import { fromPlainError, type PodOrder, plainError, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
 import { WorkingSet } from "./working-set.ts";

@@ -1,21 +1,15 @@
-/** The three small servers of a ztunnel (contract 9.3): administration on localhost, metrics and readiness for the cluster. */
-import {
-  type AdminHandler,
-  type AdminServer,
-  type LogFilter,
-  MeshError,
-  type MetricSource,
-  messageOf,
-  metricsRoutes,
-  type Readiness,
-  readinessRoutes,
-  serveAdmin,
-} from "@fairway/runtime";
-import type { Ports } from "./config.ts";
+/** The three small servers of a proxy (ztunnel contract 9.3): administration on localhost, metrics and readiness for the cluster. */
+import { type AdminHandler, type AdminResponse, type AdminServer, metricsRoutes, readinessRoutes, serveAdmin } from "./admin.ts";
+import { messageOf } from "./error.ts";
+import type { LogFilter } from "./log.ts";
+import type { MetricSource } from "./metrics.ts";
 import { type ProfiledThreads, profileRoutes } from "./profile-routes.ts";
+import type { Readiness } from "./readiness.ts";
 
-export interface AdminOptions {
-  readonly ports: Ports;
+export interface ProxyAdminOptions {
+  /** What the index page calls it. */
+  readonly name: string;
+  readonly ports: { readonly admin: number; readonly metrics: number; readonly readiness: number };
   readonly ipv6: boolean;
   readonly metrics: MetricSource;
   readonly readiness: Readiness;
@@ -29,7 +23,7 @@ export interface AdminOptions {
 }
 
 /** Listens on all three; throws RUNTIME_LISTEN_FAILED with none left open. */
-export async function serveAdministration(options: AdminOptions): Promise<AsyncDisposable> {
+export async function serveProxyAdmin(options: ProxyAdminOptions): Promise<AsyncDisposable> {
   const { ports, ipv6, metrics, readiness } = options;
   const routes = adminRoutes(options);
   const wildcard = ipv6 ? "::" : "0.0.0.0";
@@ -44,13 +38,7 @@ export async function serveAdministration(options: AdminOptions): Promise<AsyncD
 }
 
 /** The routes of port 15000. */
-function adminRoutes({
-  logFilter,
-  onLogFilter,
-  dump,
-  quit,
-  profiles,
-}: Pick<AdminOptions, "logFilter" | "onLogFilter" | "dump" | "quit" | "profiles">): Map<string, AdminHandler> {
+function adminRoutes({ name, logFilter, onLogFilter, dump, quit, profiles }: ProxyAdminOptions): Map<string, AdminHandler> {
   const routes = new Map<string, AdminHandler>([
     ["/config_dump", async () => ({ contentType: "application/json", body: `${JSON.stringify(await dump(), undefined, 2)}\n` })],
     ["/logging", postOnly(({ url }) => changeLogging(logFilter, onLogFilter, url.searchParams))],
@@ -63,12 +51,12 @@ function adminRoutes({
     ],
     ...profileRoutes(profiles),
   ]);
-  routes.set("/", () => ({ contentType: "text/html; charset=utf-8", body: index([...routes.keys()]) }));
+  routes.set("/", () => ({ contentType: "text/html; charset=utf-8", body: index(name, [...routes.keys()]) }));
   return routes;
 }
 
 /** `?level=` adds to the filter, `?reset=` goes back to the default first; nothing shows it. */
-function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLSearchParams): { status?: number; body: string } {
+function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLSearchParams): AdminResponse {
   const level = parameters.get("level");
   const before = filter.toString();
   if (parameters.has("reset")) filter.reset();
@@ -77,7 +65,7 @@ function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLS
   } catch (thrown) {
     filter.reset();
     filter.apply(before);
-    return { status: 400, body: `${messageOf(MeshError.from(thrown, "ZTUNNEL_BAD_LOG_FILTER"))}\n` };
+    return { status: 400, body: `${messageOf(thrown)}\n` };
   }
   onChange();
   return { body: `current log level is ${filter}\n` };
@@ -87,7 +75,7 @@ function postOnly(handler: AdminHandler): AdminHandler {
   return (request) => (request.method === "POST" ? handler(request) : { status: 405, body: "method not allowed\n" });
 }
 
-function index(paths: readonly string[]): string {
+function index(name: string, paths: readonly string[]): string {
   const links = paths.filter((path) => path !== "/").map((path) => `<li><a href="${path}">${path}</a></li>`);
-  return `<!doctype html><title>ztunnel</title><h1>ztunnel</h1><ul>${links.join("")}</ul>\n`;
+  return `<!doctype html><title>${name}</title><h1>${name}</h1><ul>${links.join("")}</ul>\n`;
 }

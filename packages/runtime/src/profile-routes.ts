@@ -1,9 +1,10 @@
-/** The routes under /debug/pprof (ztunnel contract 9.3). `thread` says of which thread: 0 is the main thread, 1 the first that carries traffic, and the default. */
-import { type AdminHandler, type AdminResponse, errorCode, messageOf } from "@fairway/runtime";
+/** The routes under /debug/pprof (ztunnel contract 9.3). `thread` says of which thread: 0 is the main thread, 1 the first of the others, and the default. */
+import type { AdminHandler, AdminResponse } from "./admin.ts";
+import { errorCode, messageOf } from "./error.ts";
 import type { ProfileRequest } from "./profile.ts";
 
 export interface ProfiledThreads {
-  /** Those that carry traffic. */
+  /** Without the main one. */
   readonly count: () => number;
   /** Takes a profile on thread `thread`, 0 for the main one. */
   readonly take: (thread: number, request: ProfileRequest) => Promise<string>;
@@ -18,7 +19,7 @@ export function profileRoutes({ count, take }: ProfiledThreads): Map<string, Adm
       const body = await take(thread, request);
       return request.kind === "heap-switch" ? { body: `heap profiling is ${request.on ? "on" : "off"}\n` } : { contentType: "application/json", body };
     } catch (thrown) {
-      return { status: errorCode(thrown) === "ZTUNNEL_PROFILE_BUSY" ? 409 : 500, body: `${messageOf(thrown)}\n` };
+      return { status: errorCode(thrown) === "RUNTIME_PROFILE_BUSY" ? 409 : 500, body: `${messageOf(thrown)}\n` };
     }
   };
   return new Map<string, AdminHandler>([

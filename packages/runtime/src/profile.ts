@@ -1,6 +1,7 @@
 /** CPU and heap profiles of the calling thread, in the forms that Chrome's and Node's tools open (ztunnel contract 9.3). */
 import { Session } from "node:inspector/promises";
-import { type Clock, MeshError } from "@fairway/runtime";
+import type { Clock } from "./clock.ts";
+import { MeshError } from "./error.ts";
 
 const microsecond = 1_000_000;
 
@@ -20,7 +21,7 @@ export class Profiler {
     this.#clock = clock;
   }
 
-  /** The profile as JSON text, "" for a switch. Throws ZTUNNEL_PROFILE_BUSY or ZTUNNEL_PROFILE_OFF. */
+  /** The profile as JSON text, "" for a switch. Throws RUNTIME_PROFILE_BUSY or RUNTIME_PROFILE_OFF. */
   async take(request: ProfileRequest, { signal }: { signal: AbortSignal }): Promise<string> {
     if (request.kind === "cpu") return this.#cpu(request, signal);
     if (request.kind === "heap") return this.#heapProfile();
@@ -29,7 +30,7 @@ export class Profiler {
   }
 
   async #cpu({ seconds, frequency }: ProfileRequest & { kind: "cpu" }, signal: AbortSignal): Promise<string> {
-    if (this.#busy) throw new MeshError("ZTUNNEL_PROFILE_BUSY", "a profile of this thread is being taken already");
+    if (this.#busy) throw new MeshError("RUNTIME_PROFILE_BUSY", "a profile of this thread is being taken already");
     this.#busy = true;
     const session = new Session();
     try {
@@ -47,7 +48,7 @@ export class Profiler {
   }
 
   async #heapProfile(): Promise<string> {
-    if (this.#heap === undefined) throw new MeshError("ZTUNNEL_PROFILE_OFF", "heap profiling is off; activate it at /debug/pprof/heap/profiling?activate=true");
+    if (this.#heap === undefined) throw new MeshError("RUNTIME_PROFILE_OFF", "heap profiling is off; activate it at /debug/pprof/heap/profiling?activate=true");
     const { profile } = await this.#heap.post("HeapProfiler.getSamplingProfile");
     return JSON.stringify(profile);
   }
