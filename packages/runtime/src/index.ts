@@ -34,6 +34,7 @@ export {
 export { type ProfileRequest, Profiler } from "./profile.ts";
 export { type Program, runProgram } from "./program.ts";
 export { serveProxyAdmin } from "./proxy-admin.ts";
+export { runProxyProgram } from "./proxy-program.ts";
 export { Readiness } from "./readiness.ts";
 export { type Release, releaseOf } from "./release.ts";
 export { TaskGroup } from "./task-group.ts";

@@ -164,11 +164,6 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
   };
 }
 
-/** How to log before, and whether or not, the rest of the environment can be read. */
-export function logFormat(variables: Variables): "plain" | "json" {
-  return variables["LOG_FORMAT"] === "json" ? "json" : "plain";
-}
-
 const normalizationNames = {
   NONE: "none",
   BASE: "base",

@@ -234,11 +234,6 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
   };
 }
 
-/** How to log before, and whether or not, the rest of the environment can be read. */
-export function logFormat(variables: Variables): "plain" | "json" {
-  return variables["LOG_FORMAT"] === "json" ? "json" : "plain";
-}
-
 function dnsEnabled(env: { readonly ISTIO_META_DNS_CAPTURE?: string | undefined }): boolean {
   return (env.ISTIO_META_DNS_CAPTURE ?? "true") === "true";
 }
