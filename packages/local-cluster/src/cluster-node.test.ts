@@ -179,7 +179,10 @@ test.serial("a daemon runs on every node, and with surge the new pod is ready be
         metadata: { labels: { app: "daemon" } },
         spec: {
           containers: [
-            nodeContainer(webServer, { env: [{ name: "VERSION", value: version }], readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 } }),
+            nodeContainer(webServer, {
+              env: [{ name: "VERSION", value: version }],
+              readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1, timeoutSeconds: 5 },
+            }),
           ],
         },
       },
@@ -227,7 +230,7 @@ test.serial("pods reach the outside host and are seen with their own address, an
     packets.some(({ payload }) => Buffer.from(payload).includes("GET / HTTP/1.1")),
     "plain HTTP is readable on the underlay",
   );
-  const { stdout } = await cluster.runOutside(["ip", "-o", "addr", "show", "eth0"], { timeoutMs: 5_000 });
+  const { stdout } = await cluster.runOutside(["ip", "-o", "addr", "show", "eth0"], { timeoutMs: 60_000 });
   t.true(stdout.includes("172.30.0.200/24"));
   server.kill();
   await server.exit;
@@ -237,7 +240,7 @@ test.serial("kubectl reads logs, follows them, and runs commands", async (t) => 
   const here = given(t);
   if (here === undefined) return;
   const kubectl = async (...args: string[]): Promise<string> =>
-    (await promisify(execFile)("kubectl", ["--kubeconfig", here.cluster.kubeconfigPath, ...args], { encoding: "utf8", timeout: 15_000 })).stdout;
+    (await promisify(execFile)("kubectl", ["--kubeconfig", here.cluster.kubeconfigPath, ...args], { encoding: "utf8", timeout: 60_000 })).stdout;
   try {
     execFileSync("kubectl", ["version", "--client"], { stdio: "ignore" });
   } catch {

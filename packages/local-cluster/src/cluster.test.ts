@@ -53,13 +53,13 @@ function given(t: ExecutionContext): TestCluster | undefined {
 }
 
 function web(name: string, replicas: number): Deployment {
-  const readinessProbe = { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, failureThreshold: 1 };
+  const readinessProbe = { httpGet: { path: "/healthz", port: "http" }, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 1 };
   const env = [
     { name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
     { name: "VERSION", value: "1" },
   ];
   // As everywhere: a program that ends at once needs a moment for its endpoint to leave first.
-  const lifecycle = { preStop: { sleep: { seconds: 1 } } };
+  const lifecycle = { preStop: { sleep: { seconds: 3 } } };
   const container = nodeContainer(webServer, { ports: [{ name: "http", containerPort: 8080 }], env, readinessProbe, lifecycle });
   return {
     apiVersion: "apps/v1",
@@ -83,7 +83,7 @@ test.serial("replicas are spread over the nodes and reach each other over both f
   const client = await cluster.client.get(pods, "client", "default");
   for (const pod of found) {
     for (const [index, { ip }] of (pod.status?.podIPs ?? []).entries()) {
-      t.is(await output(cluster, "client", "curl", "-sS", "-m", "5", urlOf(ip, 8080)), `${pod.metadata.name} ${client.status?.podIPs?.[index]?.ip} 1`);
+      t.is(await output(cluster, "client", "curl", "-sS", "-m", "20", urlOf(ip, 8080)), `${pod.metadata.name} ${client.status?.podIPs?.[index]?.ip} 1`);
     }
   }
 });
@@ -98,12 +98,12 @@ test.serial("a service's addresses of both families reach all its pods, also fro
   for (const ip of spec?.clusterIPs ?? []) {
     const answers = new Set<string>();
     for (let tries = 0; tries < 30 && answers.size < 2; tries += 1) {
-      answers.add((await output(cluster, "client", "curl", "-sS", "-m", "5", urlOf(ip, 80))).split(" ")[0] ?? "");
+      answers.add((await output(cluster, "client", "curl", "-sS", "-m", "20", urlOf(ip, 80))).split(" ")[0] ?? "");
     }
     t.deepEqual([...answers].sort(), names);
     t.regex(await output(cluster, "client", "curl", "-sS", "-m", "2", urlOf(ip, 81)), /Failed to connect|refused/i);
     const node = cluster.nodes[0]?.namespacePath ?? "";
-    t.regex(execFileSync("nsenter", [`--net=${node}`, "curl", "-sS", "-m", "5", urlOf(ip, 80)], { encoding: "utf8" }), /^web-/);
+    t.regex(execFileSync("nsenter", [`--net=${node}`, "curl", "-sS", "-m", "20", urlOf(ip, 80)], { encoding: "utf8" }), /^web-/);
   }
 });
 
@@ -170,8 +170,10 @@ test.serial("a container that fails its liveness probe is restarted, and its ear
   const here = given(t);
   if (here === undefined) return;
   const { cluster, stateDir } = here;
-  const livenessProbe = { httpGet: { path: "/healthz", port: 8080 }, initialDelaySeconds: 1, periodSeconds: 1, failureThreshold: 1 };
-  const pod = idlePod("frail", { containers: [nodeContainer(webServer, { livenessProbe, env: [{ name: "VERSION", value: "1" }] })] });
+  const probe = { httpGet: { path: "/healthz", port: 8080 }, periodSeconds: 1, timeoutSeconds: 10 };
+  // A program that takes long to start is not sick.
+  const probes = { startupProbe: { ...probe, failureThreshold: 60 }, livenessProbe: { ...probe, failureThreshold: 1 } };
+  const pod = idlePod("frail", { containers: [nodeContainer(webServer, { ...probes, env: [{ name: "VERSION", value: "1" }] })] });
   const stored = await cluster.client.create(pods, pod);
   const [up] = await readyPods(cluster, "app=frail", 1);
   const reached = await eventually(
@@ -201,7 +203,7 @@ test.serial("a rollout replaces the pods without the service ever being without 
   const over = new AbortController();
   const asking = (async () => {
     while (!over.signal.aborted) {
-      const answer = await output(cluster, "client", "curl", "-sS", "-m", "5", "http://web/");
+      const answer = await output(cluster, "client", "curl", "-sS", "-m", "20", "http://web/");
       if (answer.startsWith("exit")) failures.push(answer);
     }
   })();
@@ -342,7 +344,7 @@ test.serial("a stateful set starts its pods in order under fixed names, and a jo
   await cluster.client.create(services, service("store", { clusterIP: "None" }));
   const container = nodeContainer(webServer, {
     ports: [{ name: "http", containerPort: 8080 }],
-    readinessProbe: { tcpSocket: { port: "http" }, periodSeconds: 1 },
+    readinessProbe: { tcpSocket: { port: "http" }, periodSeconds: 1, timeoutSeconds: 5 },
   });
   const template = { metadata: { labels: { app: "store" } }, spec: { containers: [container] } };
   const set: StatefulSet = {

@@ -61,7 +61,7 @@ export function idlePod(name: string, spec: Partial<Pod["spec"]> = {}): Pod {
   };
 }
 
-const waitMs = 20_000;
+const waitMs = 60_000;
 const pollMs = 50;
 
 /** Reads again and again until `accept` is content. Throws TEST_NOT_SEEN with the last value. */
@@ -91,7 +91,7 @@ export function isReadyPod(pod: Pod): boolean {
 
 /** The text a command in a pod prints, with its exit code when that is not 0. */
 export async function output(cluster: Cluster, pod: string, ...argv: string[]): Promise<string> {
-  const { code, stdout, stderr } = await cluster.exec({ namespace: "default", name: pod }, argv, { timeoutMs: 10_000 });
+  const { code, stdout, stderr } = await cluster.exec({ namespace: "default", name: pod }, argv, { timeoutMs: 60_000 });
   return code === 0 ? stdout.trim() : `exit ${code}: ${stderr.trim()}`;
 }
 

@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { finished } from "node:stream/promises";
 import test, { type ExecutionContext } from "ava";
 import { Ledger } from "../ledger.ts";
 import { type Machine, missingPrivilege, probeMachine } from "./machine.ts";
@@ -65,8 +66,10 @@ async function printed(container: ContainerProcess): Promise<{ out: string; erro
   container.stderr.on("data", (chunk: Buffer) => {
     error += chunk.toString();
   });
+  // A program may be known to have ended before all it said was read.
+  const ended = Promise.all([container.stdout, container.stderr].map((stream) => finished(stream)));
   const { code } = await container.exit;
-  await new Promise((resolve) => setImmediate(resolve));
+  await ended;
   return { out, error, code };
 }
 
@@ -154,7 +157,9 @@ test.serial("a further process shares the container, and it is known whether the
     beside.stdout.on("data", (chunk: Buffer) => {
       said += chunk.toString();
     });
+    const ended = finished(beside.stdout);
     t.is((await beside.exit).code, 4);
+    await ended;
     t.is(said, "hello inside it's\n");
     hearing.signal("SIGTERM");
     t.is((await hearing.exit).code, 9);

@@ -40,22 +40,31 @@ export async function serveDns(options: DnsServerOptions): Promise<DnsServer> {
   return { port: udp.address().port, [Symbol.asyncDispose]: () => close(udp, tcp) };
 }
 
-/** A port that the kernel found free for UDP may be taken for TCP: then another one is tried. */
+/**
+ * The kernel chooses among the ports that are free for TCP, where every connection that ended a minute ago still has one; among those of UDP it
+ * is the exception that one is taken, and then another one is tried.
+ */
 async function listenOnBoth(tcp: Server, { host, port }: DnsServerOptions): Promise<UdpSocket> {
   for (let attempt = 1; ; attempt++) {
     const udp = createSocket({ type: host.includes(":") ? "udp6" : "udp4", reuseAddr: true });
     try {
-      udp.bind(port, host);
-      await once(udp, "listening");
-      tcp.listen(udp.address().port, host);
+      tcp.listen(port, host);
       await once(tcp, "listening");
+      udp.bind(portOf(tcp), host);
+      await once(udp, "listening");
       return udp;
     } catch (cause) {
       udp.close();
+      if (tcp.listening) await new Promise((resolve) => tcp.close(resolve));
       if (port === 0 && attempt < maxPortAttempts) continue;
       throw new MeshError("LOCAL_CLUSTER_DNS_LISTEN_FAILED", `cannot serve DNS on ${host}:${port}; is the port taken?`, { cause });
     }
   }
+}
+
+function portOf(tcp: Server): number {
+  const address = tcp.address();
+  return address !== null && typeof address === "object" ? address.port : 0;
 }
 
 function answerDatagram(udp: UdpSocket, query: Buffer, from: RemoteInfo, { sources, upstream, log }: DnsServerOptions, forwarder: Forwarder): void {
