@@ -259,7 +259,7 @@ test.serial("connections that are open when a pod is enrolled live on, at either
       backlog: 1,
       onConnection: (socket) => socket.pipe(socket),
     });
-    const { socket } = await client.pod.network.dial({ host: server.ipv4, port: appPort, mark: 0, timeoutMs: 3_000, signal });
+    const { socket } = await client.pod.network.dial({ host: server.ipv4, port: appPort, mark: 0, timeoutMs: 20_000, signal });
     const echo = async (text: string): Promise<string> => {
       const answered = once(socket, "data");
       socket.resume();

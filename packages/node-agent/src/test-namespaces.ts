@@ -133,7 +133,7 @@ export async function listenAsApp(network: PodNetwork, port: number): Promise<vo
 
 /** Connects and returns what the other side said. */
 export async function ask(network: PodNetwork, host: string, port: number, options: { mark?: number; source?: string } = {}): Promise<string> {
-  const { socket } = await network.dial({ host, port, mark: 0, timeoutMs: 3_000, signal: new AbortController().signal, ...options });
+  const { socket } = await network.dial({ host, port, mark: 0, timeoutMs: 20_000, signal: new AbortController().signal, ...options });
   return await whole(socket);
 }
 
