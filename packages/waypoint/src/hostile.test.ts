@@ -80,7 +80,7 @@ for (const [name, answer, expected] of [
 
 test.serial("an upstream that closes before it answers is a 503, one that never answers a 504", async (t) => {
   let behaviour: (socket: Socket) => void = (socket) => void socket.end();
-  const waypoint = await before(t, (socket) => void socket.on("data", () => behaviour(socket)), 1_500);
+  const waypoint = await before(t, (socket) => void socket.on("data", () => behaviour(socket)), 5_000);
   t.like(await waypoint.request("a", `${at(200)}:80`, "/"), {
     status: 503,
     body: "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
@@ -155,7 +155,7 @@ test.serial("an answer that takes longer than its route allows is broken off, ne
         socket.once("close", () => clearInterval(timer));
       });
     },
-    1_000,
+    3_000,
   );
   await t.throwsAsync(waypoint.request("a", `${at(200)}:80`, "/"));
   await eventually(t, () => [...waypoint.proxy.clusters()].every(({ breakers }) => breakers.taken("requests") === 0 && breakers.taken("connections") === 0));
