@@ -15,7 +15,7 @@ import { scripted } from "./test-scripted-server.ts";
 import { accessTo, systemCredentials } from "./test-server.ts";
 
 const node = ztunnelNode({ instanceIp: "10.0.0.1", podName: "zt", podNamespace: "istio-system", nodeName: "n" });
-const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
+const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(60_000) });
 const empty = { systemVersionInfo: "", resources: [], removedResources: [], controlPlane: undefined };
 
 test("the first request of each type carries the node, policies are asked for first, later requests carry only the answer", async (t) => {

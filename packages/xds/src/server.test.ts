@@ -9,7 +9,7 @@ import { createXdsServer, type XdsServerOptions } from "./server.ts";
 import { accessTo, listen } from "./test-server.ts";
 
 const { path } = AggregatedDiscoveryServiceService.deltaAggregatedResources;
-const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
+const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(60_000) });
 const request: DeltaDiscoveryRequest = {
   node: { id: "ztunnel~1~a.b~b.svc", cluster: "", metadata: {}, locality: undefined, userAgentName: "", userAgentVersionType: undefined, clientFeatures: [] },
   typeUrl: authorizationTypeUrl,

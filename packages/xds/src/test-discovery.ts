@@ -18,7 +18,7 @@ export const node: NodeIdentity = ztunnelNode({
   metadata: { CLUSTER_ID: "c1" },
 });
 /** For what should take no time. */
-export const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
+export const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(60_000) });
 
 export const peer: XdsPeer = { identity: { namespace: "istio-system", serviceAccount: "ztunnel" }, node: "node-1", scope: { kind: "node" } };
 

@@ -38,7 +38,7 @@ export async function scripted(
   t.teardown(() => server.stop());
   const find = (accept: (request: DeltaDiscoveryRequest, index: number) => boolean): Promise<DeltaDiscoveryRequest> =>
     new Promise((resolve, reject) => {
-      AbortSignal.timeout(10_000).addEventListener("abort", () => reject(new Error("the request did not come")));
+      AbortSignal.timeout(60_000).addEventListener("abort", () => reject(new Error("the request did not come")));
       const look = (): void => {
         const found = all.find(accept);
         if (found !== undefined) resolve(found);

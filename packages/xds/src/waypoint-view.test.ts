@@ -23,7 +23,7 @@ import { asCluster, asEndpoints, asRoutes, asTarget, cluster, endpoints, garbage
 import { applyWaypointResources, emptyWaypointState } from "./waypoint-state.ts";
 import { createWaypointView, type WaypointView } from "./waypoint-view.ts";
 
-const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(10_000) });
+const soon = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(60_000) });
 
 test("a waypoint receives its configuration and the addresses over one stream, and their changes", async (t) => {
   const control = await start(t);

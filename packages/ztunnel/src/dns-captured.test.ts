@@ -31,7 +31,7 @@ async function ask(t: ExecutionContext, pod: TestPod, host: string, message: Uin
   t.teardown(() => socket.close());
   socket.connect(dnsPort, host);
   await once(socket, "connect");
-  const answered = once(socket, "message", { signal: AbortSignal.timeout(10_000) });
+  const answered = once(socket, "message", { signal: AbortSignal.timeout(60_000) });
   socket.send(message);
   const [answer]: unknown[] = await answered;
   return Buffer.isBuffer(answer) ? answer : Buffer.alloc(0);
@@ -110,7 +110,7 @@ test.serial("a socket that is used for many questions gets all answers, its own 
   socket.connect(dnsPort, b.ip);
   await once(socket, "connect");
   for (let id = 1; id <= 20; id += 1) {
-    const answered = once(socket, "message", { signal: AbortSignal.timeout(10_000) });
+    const answered = once(socket, "message", { signal: AbortSignal.timeout(60_000) });
     socket.send(question(id % 2 === 0 ? "api.default" : "www.example.com", typeNumbers.a, id));
     const [answer]: unknown[] = await answered;
     t.is(Buffer.isBuffer(answer) ? answer.readUInt16BE() : -1, id);

@@ -38,7 +38,7 @@ async function served(t: ExecutionContext, config: DnsConfig, options: Partial<T
 
 /** The stub resolver that Node has inside, which is not ours. */
 function stub(port: number): Resolver {
-  const client = new Resolver({ tries: 1, timeout: 5_000 });
+  const client = new Resolver({ tries: 1, timeout: 20_000 });
   client.setServers([`${at(1)}:${port}`]);
   return client;
 }
