@@ -9,13 +9,14 @@
  *   7005 ledger       answers "<bytes>" read by the last farewell connection that ended
  *   7006 who          answers the client's address as the application sees it, ends
  *   7053 echo (UDP)
- *   8080 HTTP         GET / answers the client's address
+ *   8080 HTTP         GET / answers the client's address; listens once all the others do, so that a probe of it is one of all
  *   8081 HTTP echo    answers what it received, as JSON (`echo-server.ts`); WebSocket echo at /ws
  *   8082 gRPC echo    (`echo-server.ts`)
  *   8083 outside      an issuer of tokens and a collector of spans (`outside-server.ts`)
  */
 import { createHash } from "node:crypto";
 import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type Socket } from "node:net";
 import { serveEcho } from "./echo-server.ts";
@@ -64,17 +65,18 @@ const services: Readonly<Record<number, (socket: Socket) => void>> = {
   7006: (socket) => void socket.end(clientAddress(socket)),
 };
 
-export function serve(): void {
+export async function serve(): Promise<void> {
+  const listening: Promise<unknown>[] = [];
   for (const [port, service] of Object.entries(services)) {
-    createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
       socket.on("error", () => socket.destroy());
       service(socket);
-    }).listen({ port: Number(port), host: "::", backlog: 2_048 });
+    });
+    listening.push(once(server.listen({ port: Number(port), host: "::", backlog: 2_048 }), "listening"));
   }
-  createHttpServer((request, response) => response.end(`${clientAddress(request.socket)}\n`)).listen(8080, "::");
-  serveEcho({ http: 8081, grpc: 8082 });
-  serveOutside(8083);
   const udp = createSocket("udp6");
   udp.on("message", (message, { port, address }) => udp.send(message, port, address));
-  udp.bind(7053, "::");
+  listening.push(once(udp.bind(7053, "::"), "listening"));
+  await Promise.all([...listening, serveEcho({ http: 8081, grpc: 8082 }), serveOutside(8083)]);
+  createHttpServer((request, response) => response.end(`${clientAddress(request.socket)}\n`)).listen(8080, "::");
 }

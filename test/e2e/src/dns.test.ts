@@ -1,5 +1,6 @@
 /** The names that an enrolled pod asks for, through the DNS proxy of its ztunnel: real resolvers in real pods, the cluster's own DNS behind. */
 import test, { type ExecutionContext } from "ava";
+import { explainFailure } from "./explain.ts";
 import { eventually, Mesh, meshNamespace, services } from "./mesh.ts";
 
 /** Where the outside host is, which plays the internet here. */
@@ -61,6 +62,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 
 interface Found {
   readonly addresses?: readonly string[];

@@ -62,7 +62,7 @@ export async function fetchMany(
   return { statuses, apps };
 }
 
-/** Sends bytes as they are (`\r`, `\n`, `\0` and `\xHH` escaped) and returns everything until the end, or what arrived in 3 s. */
+/** Sends bytes as they are (`\r`, `\n`, `\0` and `\xHH` escaped) and returns everything until the end, or what arrived in 15 s. */
 export function rawHttp(host: string, port: number, escaped: string): Promise<{ answer: string; closed: boolean }> {
   const bytes = escaped.replace(/\\(r|n|0|x[0-9a-f]{2})/g, (_, code: string) =>
     code === "r" ? "\r" : code === "n" ? "\n" : String.fromCharCode(code === "0" ? 0 : Number.parseInt(code.slice(1), 16)),
@@ -75,7 +75,7 @@ export function rawHttp(host: string, port: number, escaped: string): Promise<{ 
       socket.destroy();
       resolve({ answer, closed });
     };
-    const timer = setTimeout(() => finish(false), 3_000);
+    const timer = setTimeout(() => finish(false), 15_000);
     socket.on("connect", () => socket.write(Buffer.from(bytes, "latin1")));
     socket.on("data", (chunk: Buffer) => {
       answer += chunk.toString("latin1");

@@ -9,6 +9,7 @@
  *   /source/<bytes>     that many bytes of the test stream
  */
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import {
   Metadata,
@@ -68,8 +69,8 @@ function answer(request: IncomingMessage, response: ServerResponse, body: string
   }
 }
 
-/** Serves until the process ends. */
-export function serveEcho(ports: { http: number; grpc: number }): void {
+/** Serves until the process ends; resolves when both ports listen. */
+export async function serveEcho(ports: { http: number; grpc: number }): Promise<void> {
   const http = createServer((request, response) => {
     received++;
     const chunks: Buffer[] = [];
@@ -82,13 +83,14 @@ export function serveEcho(ports: { http: number; grpc: number }): void {
     socket.on("message", (message, binary) => socket.send(message, { binary }));
     socket.on("error", () => socket.terminate());
   });
-  http.listen(ports.http, "::");
+  const listening = once(http.listen(ports.http, "::"), "listening");
   const grpc = new Server();
   const { Unary, Down, Up, Both } = echoMethods;
   grpc.addService({ Unary, Down, Up, Both } as never, grpcHandlers());
-  grpc.bindAsync(`[::]:${ports.grpc}`, ServerCredentials.createInsecure(), (error) => {
-    if (error !== null) throw error;
+  await new Promise<void>((resolve, reject) => {
+    grpc.bindAsync(`[::]:${ports.grpc}`, ServerCredentials.createInsecure(), (error) => (error === null ? resolve() : reject(error)));
   });
+  await listening;
 }
 
 function grpcHandlers() {

@@ -2,6 +2,7 @@
 
 import type { KubeObject, ResourceType } from "@fairway/kube";
 import test from "ava";
+import { explainFailure } from "./explain.ts";
 import { eventually, isReady, Mesh, meshNamespace, type Pod, pause, pods } from "./mesh.ts";
 
 interface Attempt {
@@ -27,6 +28,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 
 function failures(attempts: readonly Attempt[]): string[] {
   return attempts.filter(({ ok }) => !ok).map(({ error }) => error ?? "");
@@ -120,13 +122,15 @@ test.serial("a pod that leaves the mesh and comes back hangs nobody: what is ope
   await mode("none");
   await eventually("its leaving", async () => ((await redirection()) === undefined ? true : undefined));
   const leftAt = Date.now();
-  await eventually(
-    "an echo after it left, or the end of the connection",
-    async () => stays.lines.find(({ event, at }) => event === "closed" || (event === "echo" && at > leftAt)),
-    5_000,
+  await eventually("an echo after it left, or the end of the connection", async () =>
+    stays.lines.find(({ event, at }) => event === "closed" || (event === "echo" && at > leftAt)),
   );
   await stays.stop();
-  t.like(await mesh.act(client, "echo", "leaver", 7000, "in the clear"), { reply: "in the clear" });
+  // The client's ztunnel hears of it a moment later than this test does.
+  await eventually("an echo in the clear", async () => {
+    const { reply } = await mesh.act(client, "echo", "leaver", 7000, "in the clear");
+    return reply === "in the clear" ? true : undefined;
+  });
   await mode(null);
   await eventually("its return", async () => ((await redirection()) === "enabled" ? true : undefined));
   t.like(await mesh.act(client, "echo", "leaver", 7000, "in the mesh again"), { reply: "in the mesh again" });
@@ -154,7 +158,8 @@ test.serial("the data plane does not notice that the controller is away for a mi
     await pause(2_000);
   });
   t.deepEqual(failures(attempts), []);
-  t.true(attempts.length >= outageMs / loadEveryMs);
+  // Half of what an idle machine sends in that time.
+  t.true(attempts.length >= outageMs / loadEveryMs / 2, `${attempts.length} connections`);
   t.false(stays.lines.some(({ event }) => event === "closed" || event === "error"));
   await stays.stop();
 });

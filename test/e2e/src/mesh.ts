@@ -10,9 +10,11 @@ import { stringify } from "yaml";
 
 export const meshNamespace = "fairway-system";
 const appCommand = [process.execPath, fileURLToPath(new URL("./app.js", import.meta.url))];
-const rolloutTimeoutMs = 90_000;
-const eventuallyTimeoutMs = 30_000;
+const rolloutTimeoutMs = 180_000;
+const eventuallyTimeoutMs = 60_000;
 const pollMs = 100;
+/** The application's last port to listen. Without it a pod counts as ready before; a machine with much else to do must not make it unready. */
+const readinessProbe = { httpGet: { path: "/", port: 8080 }, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 10 };
 
 export interface Pod extends KubeObject {
   spec: { nodeName?: string };
@@ -36,6 +38,7 @@ export interface AppOptions {
   /** On the pod, besides `app`. */
   readonly labels?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
+  /** Besides readiness. */
   readonly probes?: object;
   /** Also a headless Service `<name>-headless`. */
   readonly headless?: boolean;
@@ -100,7 +103,7 @@ export class Mesh implements AsyncDisposable {
             spec: {
               serviceAccountName: name,
               nodeSelector: { "kubernetes.io/hostname": nodeName },
-              containers: [{ name: "app", image: "fairway/e2e-app:0.1.0", env: variables, ...probes }],
+              containers: [{ name: "app", image: "fairway/e2e-app:0.1.0", env: variables, readinessProbe, ...probes }],
             },
           },
         },

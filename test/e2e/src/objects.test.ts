@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { installed } from "@fairway/local-cluster";
 import test from "ava";
+import { explainFailure } from "./explain.ts";
 import { eventually, Mesh, meshNamespace, pods } from "./mesh.ts";
 
 const client = { namespace: "shop", name: "client" };
@@ -19,6 +20,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 test.afterEach(async (t) => {
   t.like(await mesh.act(client, "echo", "server", 7000, "still here"), { reply: "still here" });
   const restarts = (await mesh.cluster.client.list(pods, { namespace: meshNamespace })).map((pod) => pod.status?.containerStatuses?.[0]?.restartCount);

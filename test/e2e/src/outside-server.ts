@@ -4,6 +4,7 @@
  *   GET  /keys          its keys; 500 after /keys/fail, until /keys/mend; /keys/change makes new ones in their place
  *   POST /v1/traces     takes spans (OTLP, JSON); GET /spans gives all of them
  */
+import { once } from "node:events";
 import { createServer } from "node:http";
 import { exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT, UnsecuredJWT } from "jose";
 
@@ -24,8 +25,8 @@ async function tokenOf({ id, pair }: Keys, claims: JWTPayload, alg: string): Pro
   return new SignJWT(claims).setProtectedHeader({ alg, kid: id }).sign(key);
 }
 
-/** Serves until the process ends. */
-export function serveOutside(port: number): void {
+/** Serves until the process ends; resolves when it listens. */
+export async function serveOutside(port: number): Promise<void> {
   let keys = makeKeys("key-0");
   let changes = 0;
   let fails = false;
@@ -55,7 +56,7 @@ export function serveOutside(port: number): void {
     }
   }
 
-  createServer((request, response) => {
+  const server = createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url ?? "/", "http://outside");
     let body = "";
     request.on("error", () => response.destroy());
@@ -68,5 +69,6 @@ export function serveOutside(port: number): void {
         (error: unknown) => response.writeHead(500).end(String(error)),
       );
     });
-  }).listen(port, "::");
+  });
+  await once(server.listen(port, "::"), "listening");
 }

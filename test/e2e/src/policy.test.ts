@@ -2,6 +2,7 @@
 
 import type { KubeObject, ResourceType } from "@fairway/kube";
 import test from "ava";
+import { explainFailure } from "./explain.ts";
 import { eventually, Mesh } from "./mesh.ts";
 
 interface Policy extends KubeObject {
@@ -47,6 +48,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 test.afterEach.always(async () => {
   for (const type of [authorizationPolicies, peerAuthentications])
     for (const { metadata } of await mesh.cluster.client.list(type, { namespace: "shop" })) await mesh.cluster.client.delete(type, metadata.name, "shop");

@@ -1,5 +1,6 @@
 /** Certificates that live one minute, under load: rotation is not something an application notices. */
 import test from "ava";
+import { explainFailure } from "./explain.ts";
 import { eventually, Mesh, pause } from "./mesh.ts";
 
 const client = { namespace: "shop", name: "client" };
@@ -27,6 +28,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 
 /** Serial numbers of the leaf certificates that a ztunnel holds, by identity. */
 async function serials(name: string): Promise<Map<string, { serial: string; notAfter: number }>> {

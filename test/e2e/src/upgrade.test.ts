@@ -1,6 +1,7 @@
 /** A new ztunnel takes over from an old one under load: no new connection fails, and open ones live until the drain deadline. */
 import type { KubeObject, ResourceType } from "@fairway/kube";
 import test from "ava";
+import { explainFailure } from "./explain.ts";
 import { eventually, isReady, Mesh, meshNamespace, type Pod, pods } from "./mesh.ts";
 
 interface Attempt {
@@ -41,6 +42,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 
 async function ztunnels(): Promise<readonly Pod[]> {
   return mesh.cluster.client.list(pods, { namespace: meshNamespace, labelSelector: "app=ztunnel" });

@@ -1,8 +1,11 @@
 /** A waypoint from the user's commands to the request that it governs, seen from inside the pods and in what it logs and counts. */
-import { type KubeObject, type ResourceType, resources } from "@fairway/kube";
+import { readFile } from "node:fs/promises";
+import { type KubeObject, type ResourceType, resources, waitForRollout } from "@fairway/kube";
+import { checkoutFile, visitorCommand } from "@fairway/local-cluster";
 import test from "ava";
 import { appOf, echoed, fairway, fetchFrom, grpcFrom, grpcPort, raiseEcho, raiseWaypoint, route, untilStatus, waypointLines } from "./echo-apps.ts";
-import { eventually, isReady, Mesh, namespaces, type Pod, pods } from "./mesh.ts";
+import { explainFailure } from "./explain.ts";
+import { eventually, isReady, Mesh, namespaces, type Pod, pods, services } from "./mesh.ts";
 
 const namespace = "shop";
 const client = { namespace, name: "client" };
@@ -58,6 +61,7 @@ test.before(async () => {
 test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
+test.afterEach.always((t) => explainFailure(t, mesh));
 test.afterEach.always(async () => {
   for (const type of governing)
     for (const { metadata } of await mesh.cluster.client.list(type, { namespace })) await mesh.cluster.client.delete(type, metadata.name, namespace);
@@ -280,34 +284,41 @@ test.serial("a waypoint in another namespace is used only where its listener adm
   t.pass();
 });
 
-test.serial("a gRPC client without a proxy follows the split, and goes to the virtual address of a service with a waypoint", async (t) => {
-  const bootstrap = {
-    xds_servers: [
-      { server_uri: "fairway-controller.fairway-system.svc.cluster.local:15010", channel_creds: [{ type: "insecure" }], server_features: ["xds_v3"] },
-    ],
-    node: { id: "proxyless", cluster: "e2e", locality: {}, metadata: { GENERATOR: "grpc" } },
-  };
-  await mesh.app({ namespace, name: "proxyless", node: 1, env: { GRPC_XDS_BOOTSTRAP_CONFIG: JSON.stringify(bootstrap) } });
-  const proxyless = { namespace, name: "proxyless" };
-  const backend = (version: string, weight: number): object => ({ name: `echo-${version}-http`, port: grpcPort, weight });
-  t.teardown(() => mesh.cluster.client.mergePatch(resources.services, "echo", namespace, { metadata: { labels: { "istio.io/use-waypoint": null } } }));
-  await mesh.cluster.client.mergePatch(resources.services, "echo", namespace, { metadata: { labels: { "istio.io/use-waypoint": "none" } } });
-  await mesh.apply([route("GRPCRoute", namespace, "split", { name: "echo", port: grpcPort }, [{ backendRefs: [backend("v1", 80), backend("v2", 20)] }])]);
-  const target = `xds:///echo.${namespace}.svc.cluster.local:${grpcPort}`;
-  const split = await eventually("calls to both versions", async () => {
-    const result = await grpcFrom(mesh, proxyless, target, "unary", 500);
-    return result.code === 0 && Object.keys(result.apps).length === 2 ? result : undefined;
+/** So many calls from inside the visitor's pod, by the library's own resolver, and the addresses that the library connected to. */
+async function visitorCalls(target: string, count: number): Promise<{ versions: Readonly<Record<string, number>>; peers: readonly string[] }> {
+  const [visitor] = await mesh.cluster.client.list(pods, { namespace: "orders", labelSelector: "app=visitor" });
+  const pod = { namespace: "orders", name: visitor?.metadata.name ?? "" };
+  const { stdout, stderr, code } = await mesh.cluster.exec(pod, [...visitorCommand, "grpc", target, String(count)], { timeoutMs: 60_000 });
+  if (code !== 0) throw new Error(`the visitor could not call ${target}: ${stderr}`);
+  return JSON.parse(stdout) as { versions: Record<string, number>; peers: string[] };
+}
+
+const applyExample = async (file: string): Promise<void> => mesh.apply(await readFile(checkoutFile(`examples/shop/${file}`), "utf8"));
+const orders = "xds:///orders.orders.svc.cluster.local:9090";
+
+test.serial("without a waypoint a gRPC client without a proxy takes the pods in turns, and follows a split of 80 to 20 by itself", async (t) => {
+  await applyExample("orders.yaml");
+  await waitForRollout(mesh.cluster.client, "orders", { timeoutMs: 180_000 });
+  const even = await visitorCalls("xds:///orders:9090", 100);
+  t.is(even.peers.length, 2);
+  t.deepEqual(Object.keys(even.versions).toSorted(), ["v1", "v2"]);
+  await applyExample("canary.yaml");
+  const { versions, peers } = await eventually("the split", async () => {
+    const calls = await visitorCalls(orders, 400);
+    return (calls.versions["v1"] ?? 0) > 270 ? calls : undefined;
   });
-  t.true(Math.abs((split.apps["echo-v2"] ?? 0) - 100) < 45, JSON.stringify(split.apps));
-  const { v4, v6 } = await mesh.serviceAddresses(namespace, "echo-v1-http");
-  const direct = await eventually("the virtual address", async () => {
-    const result = await grpcFrom(mesh, proxyless, `xds:///echo-v1-http.${namespace}.svc.cluster.local:${grpcPort}`, "unary", 5);
-    return result.code === 0 ? result : undefined;
-  });
-  t.true(
-    direct.peers.every((peer) => peer === `${v4}:${grpcPort}` || peer === `[${v6}]:${grpcPort}` || peer === `${v6}:${grpcPort}`),
-    direct.peers.join(" "),
-  );
+  t.true((versions["v2"] ?? 0) > 40, JSON.stringify(versions));
+  t.is(peers.length, 2);
+});
+
+test.serial("with a waypoint such a client is told the virtual address alone, and the waypoint follows the split", async (t) => {
+  await raiseWaypoint(mesh, "orders", "--enroll-namespace");
+  const { spec } = await mesh.cluster.client.get(services, "orders", "orders");
+  const virtual = [`${spec.clusterIP}:9090`];
+  await eventually("the virtual address", async () => ((await visitorCalls(orders, 4)).peers.join() === virtual.join() ? true : undefined));
+  const { versions, peers } = await visitorCalls(orders, 400);
+  t.deepEqual(peers, virtual);
+  t.true((versions["v1"] ?? 0) > 270 && (versions["v2"] ?? 0) > 40, JSON.stringify(versions));
 });
 
 test.serial("a waypoint that is killed refuses rather than lets past, and comes back", async (t) => {
