@@ -57,6 +57,11 @@ export function isBehind(context: ResolveContext, address: GatewayAddress, names
   return workload.namespace === destination.namespace && workload.hostname === destination.hostname;
 }
 
+/** Every waypoint that a client of the service may choose. */
+export function waypointsOf({ waypoint, weightedWaypoints }: Service): readonly GatewayAddress[] {
+  return [...(waypoint === undefined ? [] : [waypoint]), ...weightedWaypoints.map(({ destination }) => destination)];
+}
+
 /** A weighted set overrides the single waypoint, unless it carries no weight at all (ztunnel contract 4.1, Service 13). */
 export function chooseWaypoint({ waypoint, weightedWaypoints }: Service, random: () => number): GatewayAddress | undefined {
   if (weightedWaypoints.length === 0) return waypoint;

@@ -81,6 +81,20 @@ test("a binding of the service says nothing about its pods, and the reverse", (t
   t.is(told(ask(waypoint, "10.1.0.1:80", { workloads: [boundPod], services: [waypointService, web] })), "400 ip-mismatch");
 });
 
+test("a waypoint may be asked for a service that only another namespace sees, and for each of several at one address", (t) => {
+  const toWaypoint = byHostname("default", "waypoint.default");
+  const hidden = { ...aService("hidden", { namespace: "shop", ip: ["10.1.0.1"] }), visibility: "namespace" as const, waypoint: toWaypoint };
+  t.is(told(ask(waypoint, "10.1.0.1:80", { services: [waypointService, hidden] })), "10.0.0.50:80");
+  t.is(
+    told(ask(waypoint, "10.1.0.1:80", { services: [waypointService, { ...web, canonical: true }, hidden] })),
+    "10.0.0.50:80",
+    "beside one that is not bound",
+  );
+  const range = { ...aService("range", { namespace: "shop", ranges: ["10.1.0.0/16"] }), visibility: "namespace" as const, waypoint: toWaypoint };
+  t.is(told(ask(waypoint, "10.1.7.7:80", { services: [waypointService, range] })), "10.0.0.50:80");
+  t.is(told(ask(waypoint, "10.2.0.1:80", { services: [waypointService, range] })), "400 ip-mismatch");
+});
+
 test("what is bound to another waypoint is refused", (t) => {
   t.is(told(ask(waypoint, "10.1.0.1:80", { services: [waypointService, { ...web, waypoint: byAddress("10.0.0.51") }] })), "400 ip-mismatch");
 });

@@ -1,6 +1,6 @@
 /** What a tunnel request to a captured pod asks for, and whether the pod is the right one to ask (ztunnel contract 5B.1, steps 2 to 6). */
 import { ipFamily, isPort, type SocketAddress, tryParseSocketAddress } from "./address.ts";
-import { isBehind } from "./gateway.ts";
+import { isBehind, waypointsOf } from "./gateway.ts";
 import type { InboundRejection, InboundRequest, InboundRoute, ResolveContext } from "./resolve.ts";
 import type { Service } from "./service.ts";
 import { serviceKey, type Workload } from "./workload.ts";
@@ -58,10 +58,12 @@ function mayAskFor(context: ResolveContext, local: Workload, request: InboundReq
   const { snapshot, network } = context;
   const workload = snapshot.workloadByAddress(network, ip);
   if (workload !== undefined) return workload.waypoint !== undefined && isBehind(context, workload.waypoint, workload.namespace, local);
-  const service = snapshot.serviceByAddress(network, ip, local.namespace);
-  if (service === undefined) return false;
-  const waypoints = [...(service.waypoint === undefined ? [] : [service.waypoint]), ...service.weightedWaypoints.map(({ destination }) => destination)];
-  return waypoints.some((waypoint) => isBehind(context, waypoint, service.namespace, local));
+  // Which of several services at the address the client meant depends on the client's namespace (ztunnel contract 5.4), not on the waypoint's:
+  // a service that only its own namespace sees has its waypoint wherever it says.
+  for (const service of snapshot.servicesAtAddress(network, ip)) {
+    if (waypointsOf(service).some((waypoint) => isBehind(context, waypoint, service.namespace, local))) return true;
+  }
+  return false;
 }
 
 /** The service is for the labels only: the one the client named, when it is the pod's, else the first that leads to the port. */

@@ -67,6 +67,13 @@ export class ServiceIndex {
     return preferred(this.#indices.byVip.members(vipKey({ network, ip })), clientNamespace) ?? this.#inRange(network, ip, clientNamespace);
   }
 
+  /** Whoever they are visible to. Longer ranges come first. */
+  *allAtAddress(network: NetworkId, ip: IpAddress): Iterable<Service> {
+    yield* this.#indices.byVip.members(vipKey({ network, ip }));
+    const lengths = this.#indices.lengths.get(lengthsKey(network, ip)) ?? new Map<number, number>();
+    for (const length of [...lengths.keys()].sort((a, b) => b - a)) yield* this.#indices.byRange.members(rangeKey(network, { ip, length }));
+  }
+
   apply(removed: readonly ServiceKey[], upserted: readonly Service[]): ServiceIndex {
     if (removed.length === 0 && upserted.length === 0) return this;
     const batch: Batch = { byHostname: new GroupBatch(), byVip: new GroupBatch(), byRange: new GroupBatch(), ranges: [], wildcards: [] };

@@ -16,6 +16,8 @@ export interface Snapshot {
   workloadByAddress(network: NetworkId, ip: IpAddress): Workload | undefined;
   /** By virtual address, visible to `clientNamespace`, precedence of ztunnel contract 5.4 (exact, then CIDR). */
   serviceByAddress(network: NetworkId, ip: IpAddress, clientNamespace: string): Service | undefined;
+  /** Services of any namespace and visibility at a virtual address: those that have it, then those with a range over it. */
+  servicesAtAddress(network: NetworkId, ip: IpAddress): Iterable<Service>;
   serviceByHostname(hostname: string, clientNamespace: string): Service | undefined;
   /** Services of any namespace and visibility: those with this hostname, then those with each wildcard over it, the most specific one first. */
   servicesNamed(hostname: string): Iterable<NamedServices>;

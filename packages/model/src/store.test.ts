@@ -128,6 +128,20 @@ test("a service that is visible to its namespace only is hidden by address, rang
   t.deepEqual(seenFrom("c"), ["fallback", "fallback", undefined]);
 });
 
+test("all services at an address are found, whoever sees them, exact ones before ranges", (t) => {
+  const hidden = aService("hidden", { namespace: "a", ip: ["10.1.0.1"], visibility: "namespace" });
+  const shared = aService("shared", { namespace: "b", ip: ["10.1.0.1"] });
+  const narrow = aService("narrow", { namespace: "c", ranges: ["10.1.0.0/16"], visibility: "namespace" });
+  const wide = aService("wide", { namespace: "d", ranges: ["10.0.0.0/8"] });
+  const snapshot = aMesh({ services: [wide, narrow, shared, hidden] });
+  const at = (ip: string, network = local) => [...snapshot.servicesAtAddress(network, parseIp(ip))].map(({ name }) => name);
+  t.deepEqual(new Set(at("10.1.0.1").slice(0, 2)), new Set(["hidden", "shared"]));
+  t.deepEqual(at("10.1.0.1").slice(2), ["narrow", "wide"]);
+  t.deepEqual(at("10.9.9.9"), ["wide"]);
+  t.deepEqual(at("11.0.0.1"), []);
+  t.deepEqual(at("10.1.0.1", networkId("west")), []);
+});
+
 test("ranges are matched longest first, an exact address before any, and the client's namespace before length", (t) => {
   const wide = aService("wide", { namespace: "a", ranges: ["10.0.0.0/8", "fd00::/16"] });
   const narrow = aService("narrow", { namespace: "b", ranges: ["10.9.0.0/16"] });
@@ -319,6 +333,7 @@ function answers(snapshot: Snapshot): Record<string, string> {
   result["all"] = some([...snapshot.workloads(), ...snapshot.services(), ...snapshot.policies()]);
   for (const [network, ip] of pairs<NetworkId, IpAddress>(networks.map(networkId), ranges)) {
     result[`workload ${network}/${ip}`] = one(snapshot.workloadByAddress(network, ip));
+    result[`services ${network}/${ip}`] = some(snapshot.servicesAtAddress(network, ip));
     for (const namespace of ["ns1", "ns2", "ns3"]) result[`vip ${network}/${ip} from ${namespace}`] = one(snapshot.serviceByAddress(network, ip, namespace));
   }
   for (const [namespace, name] of pairs(["ns1", "ns2"], names)) {

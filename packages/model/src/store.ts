@@ -51,6 +51,10 @@ class MeshSnapshot implements Snapshot {
     return this.#services.atAddress(network, ip, clientNamespace);
   }
 
+  servicesAtAddress(network: NetworkId, ip: IpAddress): Iterable<Service> {
+    return this.#services.allAtAddress(network, ip);
+  }
+
   serviceByHostname(hostname: string, clientNamespace: string): Service | undefined {
     return this.#services.withHostname(hostname, clientNamespace);
   }

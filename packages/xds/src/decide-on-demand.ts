@@ -84,6 +84,10 @@ function recording(snapshot: Snapshot, { looked, pods, clusterId }: Looked): Sna
       address(network, ip);
       return snapshot.serviceByAddress(network, ip, clientNamespace);
     },
+    servicesAtAddress(network, ip) {
+      address(network, ip);
+      return snapshot.servicesAtAddress(network, ip);
+    },
     serviceByHostname(hostname, clientNamespace) {
       for (const namespace of namespacesOf(hostname, clientNamespace)) key(serviceKey(namespace, hostname));
       return snapshot.serviceByHostname(hostname, clientNamespace);

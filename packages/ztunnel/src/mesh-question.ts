@@ -16,6 +16,7 @@ type MeshLookup =
   | { readonly kind: "workload-by-name"; readonly pod: PodName; readonly node: string | undefined }
   | { readonly kind: "service"; readonly service: ServiceKey }
   | { readonly kind: "service-by-address"; readonly network: NetworkId; readonly ip: IpAddress; readonly clientNamespace: string }
+  | { readonly kind: "services-at-address"; readonly network: NetworkId; readonly ip: IpAddress }
   | { readonly kind: "service-by-hostname"; readonly hostname: string; readonly clientNamespace: string }
   | { readonly kind: "endpoints"; readonly service: ServiceKey }
   | { readonly kind: "policy"; readonly policy: PolicyKey }
@@ -36,6 +37,7 @@ function partsOf(question: MeshQuestion): readonly (string | undefined)[] {
     case "workload":
       return [kind, question.uid];
     case "workload-by-address":
+    case "services-at-address":
       return [kind, question.network, question.ip];
     case "workload-by-hostname":
       return [kind, question.namespace, question.hostname];
@@ -89,6 +91,10 @@ export function evaluate(snapshot: Snapshot, question: MeshQuestion): Evaluation
       return service(snapshot.service(question.service));
     case "service-by-address":
       return service(snapshot.serviceByAddress(question.network, question.ip, question.clientNamespace));
+    case "services-at-address": {
+      const services = [...snapshot.servicesAtAddress(question.network, question.ip)];
+      return { ...nothing, token: services, services };
+    }
     case "service-by-hostname":
       return service(snapshot.serviceByHostname(question.hostname, question.clientNamespace));
     case "endpoints": {

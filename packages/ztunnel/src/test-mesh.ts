@@ -257,7 +257,8 @@ export class TestMesh implements AsyncDisposable {
   async podIn(network: PodNetwork, name: string, config: Partial<ProxyConfig>, kinds: readonly ListenerKind[] = capturedPod): Promise<PodProxy> {
     const parts = { ...this.parts, config: { ...this.parts.config, ...config } };
     this.dns = config.dns;
-    const pod = { namespace: "default", name, serviceAccount: name };
+    const { namespace = "default" } = [...this.mesh.snapshot.workloads()].find((one) => one.name === name) ?? {};
+    const pod = { namespace, name, serviceAccount: name };
     const proxy = await PodProxy.start(parts, { uid: `uid-${name}`, pod, network, kinds });
     this.#disposables.push(proxy);
     return proxy;

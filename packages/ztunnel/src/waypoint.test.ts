@@ -22,6 +22,24 @@ test.serial("traffic of a service with a waypoint goes through it, addressed to 
   );
 });
 
+test.serial("a waypoint of another namespace is asked for a service that only its own namespace sees", async (t) => {
+  const app = await application(t, at(5), (socket) => void socket.end("waypoint"));
+  const { service: web, workloads } = service("web", at(200), app.port, app.port, [workload("b", at(2))]);
+  const hidden = { ...web, visibility: "namespace" as const, waypoint: gateway(at(5)) };
+  const stranger = workload("c", at(3), { namespace: "elsewhere" });
+  const change = { workloads: [workload("a", at(1)), workload("wp", at(5), { namespace: "infra" }), stranger, ...workloads], services: [hidden] };
+  const mesh = new TestMesh(t, { change });
+  const a = await mesh.pod("a", at(1), () => ({ ip: at(200), port: app.port }));
+  await mesh.pod("wp", at(5));
+  t.is((await readAll((await client(t, at(1), a.port("outbound") ?? 0)).end())).toString(), "waypoint");
+  await eventually(t, () => mesh.accessLines().some((line) => line.includes('direction="inbound" bytes')));
+  const line = mesh.accessLines().find((one) => one.includes('direction="inbound" bytes')) ?? "";
+  t.regex(line, new RegExp(`dst\\.addr=${at(5)}:15008 dst\\.hbone_addr=${at(200)}:${app.port}`));
+  // To everybody else it is an address of nobody: reached in plaintext, where nobody listens.
+  const c = await mesh.pod("c", at(3), () => ({ ip: at(200), port: app.port }));
+  await t.throwsAsync(async () => readAll(await client(t, at(3), c.port("outbound") ?? 0)));
+});
+
 test.serial("a waypoint that is not there refuses the traffic that needs it", async (t) => {
   const { service: web, workloads } = service("web", at(200), 80, 80, [workload("b", at(2))]);
   const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), ...workloads], services: [{ ...web, waypoint: gateway(at(6)) }] } });

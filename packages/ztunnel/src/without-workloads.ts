@@ -13,6 +13,7 @@ export function withoutWorkloads(snapshot: Snapshot, excluded: ReadonlySet<Workl
     policies: () => snapshot.policies(),
     workloadByAddress: (network, ip) => snapshot.workloadByAddress(network, ip),
     serviceByAddress: (network, ip, clientNamespace) => snapshot.serviceByAddress(network, ip, clientNamespace),
+    servicesAtAddress: (network, ip) => snapshot.servicesAtAddress(network, ip),
     serviceByHostname: (hostname, clientNamespace) => snapshot.serviceByHostname(hostname, clientNamespace),
     servicesNamed: (hostname) => snapshot.servicesNamed(hostname),
     workloadByHostname: (namespace, hostname) => snapshot.workloadByHostname(namespace, hostname),

@@ -255,6 +255,7 @@ export class WorkingSet implements MeshView {
       workloadByName: (pod, node) => workload({ kind: "workload-by-name", pod, node }),
       service: (key) => service({ kind: "service", service: key }),
       serviceByAddress: (network, ip, clientNamespace) => service({ kind: "service-by-address", network, ip, clientNamespace }),
+      servicesAtAddress: (network, ip) => lookup({ kind: "services-at-address", network, ip }).services,
       serviceByHostname: (hostname, clientNamespace) => service({ kind: "service-by-hostname", hostname, clientNamespace }),
       endpoints: (key) => lookup({ kind: "endpoints", service: key }).workloads,
       policy: (key) => lookup({ kind: "policy", policy: key }).applicable.policies[0],
