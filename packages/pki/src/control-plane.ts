@@ -4,9 +4,9 @@
  * The CA client uses it here; the discovery client is given the same thing.
  */
 import { readFile } from "node:fs/promises";
-import { checkServerIdentity, rootCertificates } from "node:tls";
+import { checkServerIdentity, createSecureContext, rootCertificates } from "node:tls";
 import { MeshError } from "@fairway/runtime";
-import { type ChannelCredentials, type ChannelOptions, credentials, Metadata } from "@grpc/grpc-js";
+import { ChannelCredentials, type ChannelOptions, credentials, Metadata } from "@grpc/grpc-js";
 import { parseCertificates } from "./certificate.ts";
 
 /** `file` is read again for every connection; `plaintext` is for loopback demos only. */
@@ -29,6 +29,10 @@ export interface ControlPlaneOptions {
   readonly clusterId: string;
   /** `XDS_HEADER_*` or `CA_HEADER_*`. */
   readonly headers?: ReadonlyMap<string, string>;
+  /** `TLS12_ENABLED` of ztunnel contract 2.2; TLS 1.3 alone unless set. */
+  readonly allowTls12?: boolean;
+  /** Key exchange groups, as for tunnels; the platform's default unless given. */
+  readonly groups?: string;
   /** A second name the server's certificate may carry (`ALT_XDS_HOSTNAME`, `ALT_CA_HOSTNAME`). */
   readonly alternativeHostname?: string;
 }
@@ -63,9 +67,14 @@ export function controlPlane(options: ControlPlaneOptions): ControlPlane {
     async credentials() {
       if (insecure) return { version: "plaintext", credentials: credentials.createInsecure() };
       const roots = await readRoots(options.roots);
+      const context = createSecureContext({
+        ca: roots,
+        minVersion: options.allowTls12 === true ? "TLSv1.2" : "TLSv1.3",
+        ...(options.groups === undefined ? {} : { ecdhCurve: options.groups }),
+      });
       return {
         version: roots,
-        credentials: credentials.createSsl(Buffer.from(roots), null, null, { checkServerIdentity: identityCheck(options.alternativeHostname) }),
+        credentials: ChannelCredentials.createFromSecureContext(context, { checkServerIdentity: identityCheck(options.alternativeHostname) }),
       };
     },
     async metadata() {

@@ -18,5 +18,5 @@ export { type GrpcCaClientOptions, grpcCaClient } from "./grpc-ca-client.ts";
 export { generateKeyPair, type KeyPair } from "./key.ts";
 export { maxRevocationBytes, parseRevocationLists, RevocationCheck, type RevocationList } from "./revocation.ts";
 export { defaultSecretTtlMs, SecretManager, type SecretManagerOptions } from "./secret-manager.ts";
-export { createMeshTls, defaultHandshakeTimeoutMs, type MeshTlsOptions } from "./tls-context.ts";
+export { createMeshTls, defaultHandshakeTimeoutMs, type MeshTlsOptions, postQuantumGroup } from "./tls-context.ts";
 export { verifyClient, verifyServer } from "./verify-peer.ts";

@@ -20,12 +20,14 @@ export interface MeshTlsOptions {
   readonly handshakeTimeoutMs?: number;
   /** `TLS12_ENABLED` of ztunnel contract 2.2. */
   readonly allowTls12?: boolean;
-  /** Key exchange groups; `COMPLIANCE_POLICY=pqc` wants `X25519MLKEM768` only. The platform's default unless given. */
+  /** Key exchange groups; `COMPLIANCE_POLICY=pqc` wants `postQuantumGroup` only. The platform's default unless given. */
   readonly groups?: string;
   /** Asked at every handshake about the verified chain, as far as it is known here; true refuses the peer (ztunnel contract 1.3). */
   readonly isRevoked?: (chain: PeerChain) => boolean;
 }
 
+/** The only key exchange of `COMPLIANCE_POLICY=pqc`. */
+export const postQuantumGroup = "X25519MLKEM768";
 export const defaultHandshakeTimeoutMs = 10_000;
 const tls13Ciphers = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256";
 const tls12Ciphers = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256";

@@ -2,7 +2,16 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SnapshotChange } from "@fairway/model";
-import { Authority, type AuthorityPem, type CaClient, type ControlPlane as ControlPlaneAccess, controlPlane, grpcCaClient, localCaClient } from "@fairway/pki";
+import {
+  Authority,
+  type AuthorityPem,
+  type CaClient,
+  type ControlPlane as ControlPlaneAccess,
+  controlPlane,
+  grpcCaClient,
+  localCaClient,
+  postQuantumGroup,
+} from "@fairway/pki";
 import { type Clock, Counter, Gauge, type Logger, type MetricRegistry } from "@fairway/runtime";
 import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView, type XdsMeshViewOptions } from "@fairway/xds";
 import type { Config, ControlPlane, LocalMesh } from "./config.ts";
@@ -58,6 +67,8 @@ function access(config: Config, { roots, headers, altHostname }: ControlPlane, a
     token: config.token,
     clusterId: config.proxy.clusterId,
     headers,
+    allowTls12: config.tls12,
+    ...(config.postQuantumOnly ? { groups: postQuantumGroup } : {}),
     ...(altHostname === undefined ? {} : { alternativeHostname: altHostname }),
   });
 }

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import type { MessagePort } from "node:worker_threads";
 import { createHboneMetrics, tunnelEngine } from "@fairway/hbone";
 import { type NetworkNamespace, openNamespace, type PodNetwork } from "@fairway/linux";
-import { createMeshTls } from "@fairway/pki";
+import { createMeshTls, postQuantumGroup } from "@fairway/pki";
 import {
   assertNever,
   type Clock,
@@ -90,7 +90,7 @@ class TrafficWorker {
       tls: createMeshTls({
         clock,
         allowTls12: tls.allowTls12,
-        ...(tls.postQuantumOnly ? { groups: "X25519MLKEM768" } : {}),
+        ...(tls.postQuantumOnly ? { groups: postQuantumGroup } : {}),
         ...(this.#revocation === undefined ? {} : { isRevoked: this.#revocation.isRevoked }),
       }),
       revocation: this.#revocation,
