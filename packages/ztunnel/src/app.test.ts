@@ -130,6 +130,7 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
 
   const dump = JSON.parse((await get(ports.admin, "/config_dump")).body);
   t.is(dump.workloads[0].protocol, "HBONE");
+  t.deepEqual([dump.staticConfig.workloads[0].name, dump.staticConfig.workloads[0].services], ["a", {}], "what LOCAL_XDS says");
   t.is(dump.workloadState["pod-a"].state, "Up");
   t.is(dump.workloadState["pod-a"].connections.outbound[0].protocol, "HBONE");
   t.is(dump.workloadState["pod-a"].connections.inbound[0].actualDst, `${at(1)}:${app.port}`);

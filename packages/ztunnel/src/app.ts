@@ -12,6 +12,7 @@ import {
   type Logger,
   type MetricRegistry,
   mergedMetrics,
+  messageOf,
   Profiler,
   Readiness,
   serveProxyAdmin,
@@ -21,7 +22,7 @@ import {
 import type { MeshView } from "@fairway/xds";
 import type { Config } from "./config.ts";
 import { configDump } from "./config-dump.ts";
-import { openCa, openMesh } from "./control-plane.ts";
+import { openCa, openMesh, readLocalMesh } from "./control-plane.ts";
 import { PodDrain } from "./drain.ts";
 import { ztunnelError } from "./failure.ts";
 import { createProcessMetrics, type ProcessMetrics, registerCertificateMetrics } from "./metrics.ts";
@@ -126,6 +127,11 @@ export async function runZtunnel({ config, log, logFilter, stop, write = toStdou
         configDump({
           config,
           snapshot: mesh.snapshot,
+          // As the reference does: read again for each dump, not kept for it.
+          local: await readLocalMesh(config).catch((thrown: unknown) => {
+            log.error("the local mesh cannot be read for the dump", { error: messageOf(thrown) });
+            return {};
+          }),
           certificates: certificates.states.current,
           pods: await withConnections(pods()),
           version,

@@ -1,4 +1,4 @@
-import { emptyMatch, networkId, parseCidr, parseIp, parseSpiffeId } from "@fairway/model";
+import { emptyMatch, networkId, parseCidr, parseIp, parseSpiffeId, type SnapshotChange } from "@fairway/model";
 import test from "ava";
 import { configDump } from "./config-dump.ts";
 import { readConfig } from "./environment.ts";
@@ -7,8 +7,8 @@ import { MemoryMesh, service, workload } from "./test-mesh.ts";
 const config = readConfig({ AUTH_TOKEN: "very-secret", "XDS_HEADER_x-key": "also-secret" }, { exists: () => false, read: () => "", cores: 2 });
 const version = { version: "1", gitRevision: "unknown" };
 
-function dump(mesh: MemoryMesh): Record<string, never> {
-  return JSON.parse(JSON.stringify(configDump({ config, snapshot: mesh.snapshot, certificates: new Map(), pods: [], version })));
+function dump(mesh: MemoryMesh, local: SnapshotChange = {}): Record<string, never> {
+  return JSON.parse(JSON.stringify(configDump({ config, snapshot: mesh.snapshot, local, certificates: new Map(), pods: [], version })));
 }
 
 test("workloads and services have the keys that tools parse, without the ones that say nothing", (t) => {
@@ -94,6 +94,38 @@ test("a policy is three lists deep, matchers by name", (t) => {
       dryRun: true,
     },
   ]);
+});
+
+test("endpoints without their service are staged, by service and uid", (t) => {
+  const { service: web, workloads } = service("web", "10.1.0.1", 80, 8080, [workload("b", "10.0.0.2"), workload("c", "10.0.0.3", { status: "unhealthy" })]);
+  const staged = (mesh: MemoryMesh): unknown => dump(mesh)["stagedServices"];
+  const mesh = new MemoryMesh({ workloads });
+  t.deepEqual(staged(mesh), {
+    "default/web.default.svc.cluster.local": {
+      "Kubernetes//Pod/default/b": { workloadUid: "Kubernetes//Pod/default/b", port: { "80": 8080 }, status: "Healthy" },
+      "Kubernetes//Pod/default/c": { workloadUid: "Kubernetes//Pod/default/c", port: { "80": 8080 }, status: "Unhealthy" },
+    },
+  });
+  mesh.apply({ services: [web] });
+  t.deepEqual(staged(mesh), {});
+});
+
+test("the static configuration is the local mesh alone, its workloads with the ports of their services", (t) => {
+  const { service: web, workloads } = service("web", "10.1.0.1", 80, 8080, [workload("b", "10.0.0.2")]);
+  const policies = [{ name: "p", namespace: "n", scope: "global" as const, action: "allow" as const, rules: [], dryRun: false }];
+  const shown = dump(new MemoryMesh({ workloads: [workload("of-the-control-plane", "10.0.0.9")] }), { workloads, services: [web], policies });
+  const {
+    workloads: own,
+    services,
+    policies: allows,
+  } = shown["staticConfig"] as never as { workloads: Record<string, unknown>[]; services: unknown[]; policies: unknown[] };
+  t.deepEqual(
+    own.map(({ name, protocol, services: of }) => [name, protocol, of]),
+    [["b", "HBONE", { "default/web.default.svc.cluster.local": { "80": 8080 } }]],
+  );
+  t.is(services.length, 1);
+  t.deepEqual(allows, [{ name: "p", namespace: "n", scope: "Global", action: "Allow", rules: [] }]);
+  t.deepEqual(dump(new MemoryMesh())["staticConfig"], { workloads: [], services: [], policies: [] } as never);
 });
 
 test("no token and no header value is in the dump", (t) => {

@@ -1,16 +1,20 @@
 /** `/config_dump` in the shape that ambient's tools parse (ztunnel contract 9.4). No private key is reachable from here by type. */
 import { X509Certificate } from "node:crypto";
-import type {
-  AuthorizationPolicy,
-  Cidr,
-  GatewayAddress,
-  NetworkAddress,
-  PolicyMatch,
-  PortMapping,
-  Service,
-  Snapshot,
-  StringMatch,
-  Workload,
+import {
+  type AuthorizationPolicy,
+  applyChange,
+  type Cidr,
+  emptySnapshot,
+  type GatewayAddress,
+  type NetworkAddress,
+  type PolicyMatch,
+  type PortMapping,
+  type Service,
+  type Snapshot,
+  type SnapshotChange,
+  type StringMatch,
+  serviceKey,
+  type Workload,
 } from "@fairway/model";
 import type { CertificateState } from "@fairway/pki";
 import { messageOf } from "@fairway/runtime";
@@ -24,6 +28,8 @@ type Json = string | number | boolean | null | undefined | readonly Json[] | { r
 export interface ConfigDumpSources {
   readonly config: Config;
   readonly snapshot: Snapshot;
+  /** What the local file says, or nothing. */
+  readonly local: SnapshotChange;
   readonly certificates: ReadonlyMap<string, CertificateState>;
   readonly pods: readonly PodState<PodConnections>[];
   readonly version: { readonly version: string; readonly gitRevision: string };
@@ -32,13 +38,12 @@ export interface ConfigDumpSources {
 }
 
 /** The whole dump; keys in the reference's order, lists sorted. */
-export function configDump({ config, snapshot, certificates, pods, version, drain }: ConfigDumpSources): Json {
+export function configDump({ config, snapshot, local, certificates, pods, version, drain }: ConfigDumpSources): Json {
   const dumped = {
     workloads: sorted([...snapshot.workloads()], ({ uid }) => uid).map(dumpWorkload),
-    services: sorted([...snapshot.services()], ({ hostname, namespace }) => `${hostname}/${namespace}`).map((service) => dumpService(service, snapshot)),
-    policies: sorted([...snapshot.policies()], ({ namespace, name }) => `${namespace}/${name}`).map(dumpPolicy),
-    stagedServices: {},
-    staticConfig: { workloads: [], policies: [], services: [] },
+    ...dumpServicesAndPolicies(snapshot),
+    stagedServices: dumpStaged(snapshot),
+    staticConfig: dumpLocal(applyChange(emptySnapshot, local)),
     version: {
       ...version,
       rustVersion: `node ${process.version}`,
@@ -55,8 +60,40 @@ export function configDump({ config, snapshot, certificates, pods, version, drai
   return config.mode.kind === "shared" ? { ...dumped, workloadState: Object.fromEntries(pods.map(dumpPod)) } : dumped;
 }
 
+function dumpServicesAndPolicies(snapshot: Snapshot): { readonly services: Json; readonly policies: Json } {
+  return {
+    services: sorted([...snapshot.services()], ({ hostname, namespace }) => `${hostname}/${namespace}`).map((service) => dumpService(service, snapshot)),
+    policies: sorted([...snapshot.policies()], ({ namespace, name }) => `${namespace}/${name}`).map(dumpPolicy),
+  };
+}
+
+/** The local file in its own form: there a workload says which of its ports a service leads to. */
+function dumpLocal(local: Snapshot): Json {
+  const workloads = sorted([...local.workloads()], ({ uid }) => uid).map((workload) => {
+    const services = Object.fromEntries([...workload.services].map(([key, ports]) => [key, dumpPorts(ports)]));
+    return { ...dumpWorkload(workload), services };
+  });
+  const { services, policies } = dumpServicesAndPolicies(local);
+  return { workloads, policies, services };
+}
+
+/** Endpoints that came before their service, or stayed behind it. */
+function dumpStaged(snapshot: Snapshot): Json {
+  const staged = new Map<string, [string, Json][]>();
+  for (const workload of snapshot.workloads()) {
+    for (const [key, ports] of workload.services) {
+      if (snapshot.service(key) === undefined) staged.set(key, [...(staged.get(key) ?? []), dumpEndpoint(workload, ports)]);
+    }
+  }
+  return Object.fromEntries(sorted([...staged], ([key]) => key).map(([key, endpoints]) => [key, Object.fromEntries(endpoints)]));
+}
+
+function dumpEndpoint({ uid, status }: Workload, ports: readonly PortMapping[]): [string, Json] {
+  return [uid, { workloadUid: uid, port: dumpPorts(ports), status: status === "healthy" ? "Healthy" : "Unhealthy" }];
+}
+
 /** Fields that say nothing are left out, so that a dump shows what is special about a workload. */
-function dumpWorkload(workload: Workload): Json {
+function dumpWorkload(workload: Workload): { readonly [key: string]: Json } {
   const { locality, applicationTunnel: tunnel } = workload;
   return {
     workloadIps: workload.addresses,
@@ -89,12 +126,8 @@ function dumpWorkload(workload: Workload): Json {
 
 function dumpService(service: Service, snapshot: Snapshot): Json {
   const { loadBalancing: balancing } = service;
-  const key = `${service.namespace}/${service.hostname}`;
-  const endpoints = [...snapshot.workloads()].flatMap(({ uid, services, status }) =>
-    [...services].flatMap(([name, ports]) =>
-      name === key ? [[uid, { workloadUid: uid, port: dumpPorts(ports), status: status === "healthy" ? "Healthy" : "Unhealthy" }] as const] : [],
-    ),
-  );
+  const key = serviceKey(service.namespace, service.hostname);
+  const endpoints = [...snapshot.endpoints(key)].map((workload) => dumpEndpoint(workload, workload.services.get(key) ?? []));
   const balanced = balancing.mode !== "unspecified" || balancing.routingPreference.length > 0 || balancing.healthPolicy !== "only-healthy";
   return {
     name: service.name,

@@ -14,13 +14,13 @@ import {
 } from "@fairway/pki";
 import { type Clock, Counter, Gauge, type Logger, type MetricRegistry } from "@fairway/runtime";
 import { createXdsMeshView, type MeshView, parseMesh, readMeshFile, staticMeshView, type XdsMeshView, type XdsMeshViewOptions } from "@fairway/xds";
-import type { Config, ControlPlane, LocalMesh } from "./config.ts";
+import type { Config, ControlPlane } from "./config.ts";
 import { ztunnelError } from "./failure.ts";
 
 /** The mesh over discovery, started with what a local file says; or that file alone. Throws XDS_FILE_* and PKI_BAD_*. */
 export async function openMesh(config: Config, { log, clock, registry }: { log: Logger; clock: Clock; registry: MetricRegistry }): Promise<MeshView> {
   const { xds, proxy, node } = config;
-  const initial = xds.local === undefined ? {} : await readLocal(xds.local);
+  const initial = await readLocalMesh(config);
   if (xds.address === undefined) return staticMeshView(initial, { nodeName: proxy.nodeName, clock });
   const view = createXdsMeshView({
     access: access(config, xds, xds.address),
@@ -35,6 +35,12 @@ export async function openMesh(config: Config, { log, clock, registry }: { log: 
   });
   if (view.demand !== undefined) registerDemandMetrics(registry, view.demand);
   return view;
+}
+
+/** What the local file says now; nothing without one. Throws XDS_FILE_*. */
+export async function readLocalMesh({ xds: { local } }: Config): Promise<SnapshotChange> {
+  if (local === undefined) return {};
+  return local.kind === "file" ? readMeshFile(local.path) : parseMesh(local.yaml, "LOCAL_XDS");
 }
 
 /** The CA. Throws ZTUNNEL_UNSUPPORTED without one, ZTUNNEL_LOCAL_CA and PKI_CA_MATERIAL for bad files, PKI_BAD_* for a bad address. */
@@ -71,10 +77,6 @@ function access(config: Config, { roots, headers, altHostname }: ControlPlane, a
     ...(config.postQuantumOnly ? { groups: postQuantumGroup } : {}),
     ...(altHostname === undefined ? {} : { alternativeHostname: altHostname }),
   });
-}
-
-function readLocal(local: LocalMesh): Promise<SnapshotChange> | SnapshotChange {
-  return local.kind === "file" ? readMeshFile(local.path) : parseMesh(local.yaml, "LOCAL_XDS");
 }
 
 function registerDemandMetrics(registry: MetricRegistry, demand: NonNullable<XdsMeshView["demand"]>): void {
