@@ -40,6 +40,22 @@ export function messageOf(thrown: unknown): string {
   return own.includes(cause) ? own : `${own}: ${cause}`;
 }
 
+/** An error without its class, which structured clone would drop. */
+export interface PlainError {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** To be said to another thread; what has no code gets `code`. */
+export function plainError(thrown: unknown, code: string): PlainError {
+  const error = MeshError.from(thrown, code);
+  return { code: error.code, message: messageOf(error) };
+}
+
+export function fromPlainError({ code, message }: PlainError): MeshError {
+  return new MeshError(code, message);
+}
+
 /** Closes a switch over a union: a new member fails to compile here. */
 export function assertNever(value: never): never {
   throw new MeshError("RUNTIME_UNREACHABLE", `unexpected value ${JSON.stringify(value)}`);

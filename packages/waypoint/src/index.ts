@@ -17,6 +17,7 @@ export {
   type ServerConnection,
   type ServerConnectionOptions,
 } from "./http-connection.ts";
-export type { ThreadSettings, ToMain, ToThread } from "./thread-protocol.ts";
+export type { ThreadSettings } from "./thread-protocol.ts";
+export { holdThread, type TrafficThread } from "./traffic-thread.ts";
 export { runTrafficWorker } from "./traffic-worker.ts";
 export { boundYoungObjects, trafficThreadMemory } from "./young-objects.ts";

@@ -9,8 +9,8 @@ import type { WaypointView } from "@fairway/xds";
 import type { ProxyConfig } from "./config.ts";
 import type { ClusterDump } from "./config-dump.ts";
 import { meshDifference } from "./mesh-difference.ts";
-import type { ThreadSettings, ToThread } from "./thread-protocol.ts";
-import { type SpawnThread, TrafficThread } from "./traffic-thread.ts";
+import type { ThreadNews, ThreadSettings } from "./thread-protocol.ts";
+import { holdThread, type SpawnThread, type TrafficThread } from "./traffic-thread.ts";
 
 export interface TrafficThreadsOptions {
   readonly count: number;
@@ -62,12 +62,12 @@ export class TrafficThreads implements AsyncDisposable {
 
   /** Listens on every thread, or throws what the first failing one says. */
   async listen(): Promise<void> {
-    await Promise.all(this.#threads.map((thread) => thread.call("listen")));
+    await Promise.all(this.#threads.map((thread) => thread.call("listen", undefined)));
   }
 
   /** Takes nothing new; resolves when the last request is over, or when `signal` aborts. */
   async drain({ signal }: { signal: AbortSignal }): Promise<void> {
-    const drained = Promise.allSettled(this.#threads.map((thread) => thread.call("drain")));
+    const drained = Promise.allSettled(this.#threads.map((thread) => thread.call("drain", undefined)));
     const { promise: aborted, resolve } = Promise.withResolvers<void>();
     signal.addEventListener("abort", () => resolve(), { once: true });
     if (signal.aborted) resolve();
@@ -75,17 +75,17 @@ export class TrafficThreads implements AsyncDisposable {
   }
 
   async active(): Promise<number> {
-    const counts = await Promise.all(this.#threads.map((thread) => thread.call("active")));
+    const counts = await Promise.all(this.#threads.map((thread) => thread.call("active", undefined)));
     return counts.reduce((sum, count) => sum + count, 0);
   }
 
   metrics(): Promise<readonly MetricReading[]> {
-    return Promise.all(this.#threads.map((thread) => thread.call("metrics")));
+    return Promise.all(this.#threads.map((thread) => thread.call("metrics", undefined)));
   }
 
   /** What each thread makes of the clusters: health, breakers, requests under way. */
   clusters(): Promise<readonly (readonly ClusterDump[])[]> {
-    return Promise.all(this.#threads.map((thread) => thread.call("clusters")));
+    return Promise.all(this.#threads.map((thread) => thread.call("clusters", undefined)));
   }
 
   followLogFilter(): void {
@@ -101,7 +101,16 @@ export class TrafficThreads implements AsyncDisposable {
   #open(number: number): void {
     const { config, logFormat, logFilter, clock, write, spawn } = this.#options;
     const spawned = spawn({ thread: number, config, logFormat, logFilter: logFilter.toString() });
-    this.#threads.push(new TrafficThread({ spawned, number, clock, onLines: write }));
+    const thread: TrafficThread = holdThread({
+      spawned,
+      number,
+      clock,
+      onSpeech: ({ text }) => {
+        write(text);
+        thread.tell({ kind: "lines-written" });
+      },
+    });
+    this.#threads.push(thread);
   }
 
   #follow(): void {
@@ -142,12 +151,12 @@ export class TrafficThreads implements AsyncDisposable {
     this.#tell({ kind: "certificate", parts: certificate === undefined ? undefined : detachCertificate(certificate) });
   }
 
-  #tell(message: ToThread): void {
+  #tell(news: ThreadNews): void {
     for (const thread of this.#threads) {
       try {
-        thread.tell(message);
+        thread.tell(news);
       } catch (thrown) {
-        this.#options.log.error("a thread could not be told", { kind: message.kind, error: messageOf(thrown) });
+        this.#options.log.error("a thread could not be told", { kind: news.kind, error: messageOf(thrown) });
         throw thrown;
       }
     }

@@ -9,6 +9,7 @@ import { applyChange, emptySnapshot, type SpiffeId, type WaypointConfig } from "
 import { attachCertificate, createMeshTls, type WorkloadCertificate } from "@fairway/pki";
 import {
   assertNever,
+  type CalledThread,
   type Clock,
   createLogger,
   createRegistry,
@@ -16,7 +17,9 @@ import {
   LogFilter,
   type MetricRegistry,
   readMetrics,
+  serveCalls,
   TaskGroup,
+  type ThreadCall,
   Watched,
 } from "@fairway/runtime";
 import { applyWaypointResources, emptyWaypointState, type MeshChange, type WaypointResources } from "@fairway/xds";
@@ -24,7 +27,7 @@ import { AccessLog } from "./access-log.ts";
 import { dumpCluster } from "./config-dump.ts";
 import { createProxyTelemetry } from "./proxy-telemetry.ts";
 import { postDocument, SpanExporter } from "./span-exporter.ts";
-import { plainError, type ThreadCall, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
+import type { ThreadCalls, ThreadNews, ThreadSettings, ThreadSpeech } from "./thread-protocol.ts";
 import { fetchDocument, TokenKeys } from "./token-keys.ts";
 import { createTokenVerifier } from "./token-verifier.ts";
 import { createTracer } from "./tracer.ts";
@@ -42,23 +45,18 @@ export interface TrafficWorkerOptions {
 /** Serves until the port closes. */
 export function runTrafficWorker(options: TrafficWorkerOptions): AsyncDisposable {
   const worker = new TrafficWorker(options);
-  options.port.on("message", (message: ToThread) => worker.receive(message));
-  // What cannot be read cannot be obeyed: better no thread than one that missed a policy.
-  options.port.on("messageerror", (error) => {
-    throw error;
-  });
-  options.port.postMessage({ kind: "ready" } satisfies ToMain);
+  serveCalls<ThreadCalls, ThreadNews>(options.port, worker, "WAYPOINT_INTERNAL");
   return worker;
 }
 
-class TrafficWorker implements AsyncDisposable {
+class TrafficWorker implements CalledThread<ThreadCall<ThreadCalls>, ThreadNews>, AsyncDisposable {
   readonly #port: MessagePort;
   readonly #registry: MetricRegistry = createRegistry();
   readonly #filter: LogFilter;
   readonly #lines: LineSender;
   readonly #accessLog: AccessLog;
   readonly #exporter: SpanExporter;
-  readonly #tasks: TaskGroup;
+  readonly tasks: TaskGroup;
   readonly #config = new Watched<WaypointConfig>(emptyWaypointState.config);
   readonly #synced = new Watched(false);
   readonly #mesh = new Watched<MeshChange>({ snapshot: emptySnapshot, policiesChanged: false, workloadsChanged: false });
@@ -72,7 +70,7 @@ class TrafficWorker implements AsyncDisposable {
     this.#filter = new LogFilter(settings.logFilter);
     this.#lines = new LineSender((text) => this.#say({ kind: "lines", text }));
     const log = createLogger("waypoint", { format: settings.logFormat, filter: this.#filter, write: this.#lines.write });
-    this.#tasks = new TaskGroup(log);
+    this.tasks = new TaskGroup(log);
     this.#accessLog = new AccessLog({ format: config.accessLog, write: this.#lines.write, clock });
     this.#exporter = new SpanExporter({
       config: config.tracing,
@@ -80,7 +78,7 @@ class TrafficWorker implements AsyncDisposable {
       post: postDocument,
       clock,
       log,
-      tasks: this.#tasks,
+      tasks: this.tasks,
     });
     registerExporter(this.#registry, this.#exporter);
     const snapshot = (): MeshChange["snapshot"] => this.#mesh.current.snapshot;
@@ -115,38 +113,35 @@ class TrafficWorker implements AsyncDisposable {
     });
   }
 
-  receive(message: ToThread): void {
-    switch (message.kind) {
-      case "call":
-        this.#answer(message.id, message.call);
-        break;
+  hear(news: ThreadNews): void {
+    switch (news.kind) {
       case "resources":
-        this.#apply(message.change);
+        this.#apply(news.change);
         break;
       case "mesh":
-        this.#mesh.set({ snapshot: applyChange(this.#mesh.current.snapshot, message.change), policiesChanged: false, workloadsChanged: true });
+        this.#mesh.set({ snapshot: applyChange(this.#mesh.current.snapshot, news.change), policiesChanged: false, workloadsChanged: true });
         break;
       case "synced":
-        this.#synced.set(message.synced);
+        this.#synced.set(news.synced);
         break;
       case "certificate":
-        this.#certificate.set(message.parts === undefined ? undefined : attachCertificate(message.parts));
+        this.#certificate.set(news.parts === undefined ? undefined : attachCertificate(news.parts));
         break;
       case "log-filter":
         this.#filter.reset();
-        this.#filter.apply(message.expression);
+        this.#filter.apply(news.expression);
         break;
       case "lines-written":
         this.#lines.written();
         break;
       default:
-        assertNever(message);
+        assertNever(news);
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#proxy[Symbol.asyncDispose]();
-    await this.#tasks[Symbol.asyncDispose]();
+    await this.tasks[Symbol.asyncDispose]();
   }
 
   #apply(change: WaypointResources): void {
@@ -155,22 +150,12 @@ class TrafficWorker implements AsyncDisposable {
     this.#config.set(this.#state.config);
   }
 
-  #answer(id: number, call: ThreadCall): void {
-    this.#tasks.run(`call ${call}`, async () => {
-      try {
-        this.#say({ kind: "answer", id, answer: await this.#call(call) });
-      } catch (thrown) {
-        this.#say({ kind: "failure", id, error: plainError(thrown) });
-      }
-    });
-  }
-
-  async #call(call: ThreadCall): Promise<unknown> {
-    switch (call) {
+  async carryOut(call: ThreadCall<ThreadCalls>): Promise<unknown> {
+    switch (call.name) {
       case "listen":
         return this.#proxy.listen();
       case "drain":
-        return this.#proxy.drain({ signal: this.#tasks.signal });
+        return this.#proxy.drain({ signal: this.tasks.signal });
       case "active":
         return this.#proxy.active;
       case "metrics":
@@ -200,8 +185,8 @@ class TrafficWorker implements AsyncDisposable {
   }
 
   /** A channel that is closed swallows what is said: the process is ending then. */
-  #say(message: ToMain): void {
-    this.#port.postMessage(message);
+  #say(speech: ThreadSpeech): void {
+    this.#port.postMessage(speech);
   }
 }
 

@@ -1,10 +1,10 @@
 /**
- * What the main thread and a thread that carries traffic say to each other. Everything here is plain data: it crosses by structured clone.
- * Calls have a number and are answered once; everything else is said and not answered. Messages arrive in the order in which they were sent.
+ * What the main thread and a thread that carries traffic say to each other: calls with their answers, news for the thread, and what the
+ * thread says of itself. Everything here is plain data: it crosses by structured clone.
  */
 import type { NameAnswer, SpiffeId } from "@fairway/model";
 import type { RevocationList } from "@fairway/pki";
-import { MeshError, type MetricReading, messageOf, type ProfileRequest } from "@fairway/runtime";
+import type { MetricReading, PlainError, ProfileRequest } from "@fairway/runtime";
 import type { CertificateNews } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
 import type { ConnectionSummary } from "./connections.ts";
@@ -41,12 +41,6 @@ export interface PodConnections {
   readonly outbound: readonly ConnectionSummary[];
 }
 
-/** An error without its class, which structured clone would drop. */
-export interface PlainError {
-  readonly code: string;
-  readonly message: string;
-}
-
 /** What can be asked of a thread, and the answers. */
 export interface ThreadCalls {
   readonly start: { readonly ask: PodOrder; readonly answer: undefined };
@@ -64,14 +58,8 @@ export interface ThreadCalls {
   readonly flush: { readonly ask: undefined; readonly answer: undefined };
 }
 
-export type ThreadCall = keyof ThreadCalls;
-
-export type ToThread =
-  | {
-      readonly kind: "call";
-      readonly id: number;
-      readonly call: { [Name in ThreadCall]: { readonly name: Name; readonly ask: ThreadCalls[Name]["ask"] } }[ThreadCall];
-    }
+/** What a thread is told. */
+export type ThreadNews =
   | { readonly kind: "mesh"; readonly update: MeshUpdate }
   | { readonly kind: "name"; readonly id: number; readonly answer: NameAnswer }
   | { readonly kind: "certificate"; readonly news: CertificateNews }
@@ -79,21 +67,10 @@ export type ToThread =
   | { readonly kind: "log-filter"; readonly expression: string }
   | { readonly kind: "lines-written" };
 
-export type ToMain =
-  | { readonly kind: "ready" }
-  | { readonly kind: "answer"; readonly id: number; readonly answer: unknown }
-  | { readonly kind: "failure"; readonly id: number; readonly error: PlainError }
+/** What a thread says besides its answers. */
+export type ThreadSpeech =
   | { readonly kind: "ask-mesh"; readonly question: MeshQuestion }
   | { readonly kind: "forget-mesh"; readonly keys: readonly string[] }
   | { readonly kind: "ask-name"; readonly id: number; readonly request: NameRequest }
   | { readonly kind: "ask-certificate"; readonly identity: SpiffeId }
   | { readonly kind: "lines"; readonly text: string };
-
-export function plainError(thrown: unknown): PlainError {
-  const error = MeshError.from(thrown, "ZTUNNEL_THREAD_FAILED");
-  return { code: error.code, message: messageOf(error) };
-}
-
-export function fromPlainError({ code, message }: PlainError): MeshError {
-  return new MeshError(code, message);
-}

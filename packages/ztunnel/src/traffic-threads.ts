@@ -5,7 +5,17 @@
  */
 import type { NetworkNamespace } from "@fairway/linux";
 import type { CertificateSource, RevocationList } from "@fairway/pki";
-import { type Clock, type LogFilter, type Logger, type MetricReading, messageOf, type ProfileRequest, type Watch } from "@fairway/runtime";
+import {
+  type Clock,
+  type LogFilter,
+  type Logger,
+  type MetricReading,
+  messageOf,
+  type PlainError,
+  type ProfileRequest,
+  plainError,
+  type Watch,
+} from "@fairway/runtime";
 import type { MeshView } from "@fairway/xds";
 import { CertificateDesk, type CertificateSession } from "./certificate-desk.ts";
 import type { PodName, ProxyConfig } from "./config.ts";
@@ -13,8 +23,8 @@ import { ztunnelError } from "./failure.ts";
 import { MeshDesk, type MeshSession } from "./mesh-desk.ts";
 import { answerName } from "./mesh-names.ts";
 import type { ListenerKind } from "./pod-proxy.ts";
-import { type PlainError, type PodConnections, plainError, type ThreadSettings } from "./thread-protocol.ts";
-import { type SpawnThread, type ThreadSpeech, TrafficThread } from "./traffic-thread.ts";
+import type { PodConnections, ThreadSettings, ThreadSpeech } from "./thread-protocol.ts";
+import { holdThread, type SpawnThread, type TrafficThread } from "./traffic-thread.ts";
 
 export interface TrafficThreadsOptions {
   readonly count: number;
@@ -69,7 +79,7 @@ export class ThreadedPod implements AsyncDisposable {
 
   /** Ends everything now, with `reason` in the log of each connection. Once: a second call waits for the first. */
   stop(reason: Error): Promise<void> {
-    this.#stopped ??= this.#stop(plainError(reason));
+    this.#stopped ??= this.#stop(plainError(reason, "ZTUNNEL_THREAD_FAILED"));
     return this.#stopped;
   }
 
@@ -171,7 +181,7 @@ export class TrafficThreads implements AsyncDisposable {
     const spawned = spawn({ ...settings, thread: number, revocations: revocations?.current, logFilter: logFilter.toString() });
     let mesh: MeshSession | undefined;
     let certificates: CertificateSession | undefined;
-    const thread: TrafficThread = new TrafficThread({
+    const thread: TrafficThread = holdThread({
       spawned,
       number,
       clock,

@@ -9,15 +9,19 @@ import { type NetworkNamespace, openNamespace, type PodNetwork } from "@fairway/
 import { createMeshTls, postQuantumGroup } from "@fairway/pki";
 import {
   assertNever,
+  type CalledThread,
   type Clock,
   createLogger,
   createRegistry,
+  fromPlainError,
   LineSender,
   LogFilter,
   type MetricRegistry,
   Profiler,
   readMetrics,
+  serveCalls,
   TaskGroup,
+  type ThreadCall,
 } from "@fairway/runtime";
 import { AccessLog } from "./access-log.ts";
 import { HandedCertificates } from "./handed-certificates.ts";
@@ -27,7 +31,7 @@ import { createZtunnelMetrics } from "./metrics.ts";
 import { systemLookup } from "./next-hop.ts";
 import { PodProxy, type PodProxyParts } from "./pod-proxy.ts";
 import { Revocation } from "./revocation.ts";
-import { fromPlainError, type PodOrder, plainError, type ThreadSettings, type ToMain, type ToThread } from "./thread-protocol.ts";
+import type { PodOrder, ThreadCalls, ThreadNews, ThreadSettings, ThreadSpeech } from "./thread-protocol.ts";
 import { WorkingSet } from "./working-set.ts";
 
 export interface TrafficWorkerOptions {
@@ -39,16 +43,10 @@ export interface TrafficWorkerOptions {
 
 /** Serves until the port closes. */
 export function runTrafficWorker(options: TrafficWorkerOptions): void {
-  const worker = new TrafficWorker(options);
-  options.port.on("message", (message: ToThread) => worker.receive(message));
-  // What cannot be read cannot be obeyed: better no thread than one that missed a policy.
-  options.port.on("messageerror", (error) => {
-    throw error;
-  });
-  worker.ready();
+  serveCalls<ThreadCalls, ThreadNews>(options.port, new TrafficWorker(options), "ZTUNNEL_THREAD_FAILED");
 }
 
-class TrafficWorker {
+class TrafficWorker implements CalledThread<ThreadCall<ThreadCalls>, ThreadNews> {
   readonly #options: TrafficWorkerOptions;
   readonly #registry: MetricRegistry = createRegistry();
   readonly #filter: LogFilter;
@@ -58,7 +56,7 @@ class TrafficWorker {
   readonly #certificates: HandedCertificates;
   readonly #revocation: Revocation | undefined;
   readonly #parts: PodProxyParts;
-  readonly #tasks: TaskGroup;
+  readonly tasks: TaskGroup;
   readonly #profiler: Profiler;
   readonly #proxies = new Map<number, PodProxy>();
 
@@ -69,7 +67,7 @@ class TrafficWorker {
     this.#filter = new LogFilter(settings.logFilter);
     this.#lines = new LineSender((text) => this.#say({ kind: "lines", text }));
     const log = createLogger("ztunnel", { format: settings.logFormat, filter: this.#filter, write: this.#lines.write });
-    this.#tasks = new TaskGroup(log);
+    this.tasks = new TaskGroup(log);
     this.#profiler = new Profiler(clock);
     this.#mesh = new WorkingSet({
       ask: (question) => this.#say({ kind: "ask-mesh", question }),
@@ -107,30 +105,23 @@ class TrafficWorker {
     };
   }
 
-  ready(): void {
-    this.#say({ kind: "ready" });
-  }
-
-  receive(message: ToThread): void {
-    switch (message.kind) {
-      case "call":
-        this.#tasks.run(`thread ${this.#options.settings.thread}: ${message.call.name}`, () => this.#answer(message.id, message.call));
-        break;
+  hear(news: ThreadNews): void {
+    switch (news.kind) {
       case "mesh":
-        this.#mesh.apply(message.update);
+        this.#mesh.apply(news.update);
         break;
       case "name":
-        this.#names.settle(message.id, message.answer);
+        this.#names.settle(news.id, news.answer);
         break;
       case "certificate":
-        this.#certificates.apply(message.news);
+        this.#certificates.apply(news.news);
         break;
       case "revocations":
-        this.#revocation?.replace(message.lists);
+        this.#revocation?.replace(news.lists);
         break;
       case "log-filter":
         this.#filter.reset();
-        this.#filter.apply(message.expression);
+        this.#filter.apply(news.expression);
         break;
       case "lines-written": {
         const dropped = this.#lines.written();
@@ -138,19 +129,11 @@ class TrafficWorker {
         break;
       }
       default:
-        assertNever(message);
+        assertNever(news);
     }
   }
 
-  async #answer(id: number, call: Extract<ToThread, { kind: "call" }>["call"]): Promise<void> {
-    try {
-      this.#say({ kind: "answer", id, answer: await this.#carryOut(call) });
-    } catch (thrown) {
-      this.#say({ kind: "failure", id, error: plainError(thrown) });
-    }
-  }
-
-  async #carryOut(call: Extract<ToThread, { kind: "call" }>["call"]): Promise<unknown> {
+  async carryOut(call: ThreadCall<ThreadCalls>): Promise<unknown> {
     switch (call.name) {
       case "start":
         return this.#start(call.ask);
@@ -160,7 +143,7 @@ class TrafficWorker {
         return proxy?.stop(fromPlainError(call.ask.reason));
       }
       case "drain":
-        return this.#proxies.get(call.ask.proxy)?.drain({ signal: this.#tasks.signal });
+        return this.#proxies.get(call.ask.proxy)?.drain({ signal: this.tasks.signal });
       case "connections":
         return this.#proxies.get(call.ask.proxy)?.connections() ?? { inbound: [], outbound: [] };
       case "sizes":
@@ -168,7 +151,7 @@ class TrafficWorker {
       case "metrics":
         return readMetrics(this.#registry);
       case "profile":
-        return this.#profiler.take(call.ask, { signal: this.#tasks.signal });
+        return this.#profiler.take(call.ask, { signal: this.tasks.signal });
       case "flush":
         return this.#lines.flushNow();
       default:
@@ -191,7 +174,7 @@ class TrafficWorker {
   }
 
   /** A channel that is closed swallows what is said: the process is ending then. */
-  #say(message: ToMain): void {
-    this.#options.port.postMessage(message);
+  #say(speech: ThreadSpeech): void {
+    this.#options.port.postMessage(speech);
   }
 }

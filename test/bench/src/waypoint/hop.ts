@@ -28,7 +28,7 @@ import {
   routeTypeUrl,
 } from "@fairway/protocol";
 import { systemClock } from "@fairway/runtime";
-import { boundYoungObjects, createCodecs, defaultHttpLimits, type ProxyConfig, runTrafficWorker, type ToMain, type ToThread } from "@fairway/waypoint";
+import { boundYoungObjects, createCodecs, defaultHttpLimits, holdThread, type ProxyConfig, runTrafficWorker, type TrafficThread } from "@fairway/waypoint";
 import { serveParent } from "../child.ts";
 import { certificateOf, clientIdentity, serverIdentity, waypointIdentity } from "../identities.ts";
 import { service } from "./measures.ts";
@@ -66,17 +66,15 @@ serveParent(async ({ authority, tunnelPort }: { authority: AuthorityPem; tunnelP
   };
   const settings = { thread: 1, config, logFormat: "plain", logFilter: "warn" } as const;
   runTrafficWorker({ port: port2, settings, clock: systemClock, codecs: createCodecs(systemClock) });
-  const tell = (message: ToThread): void => port1.postMessage(message);
   const log = createWriteStream("/dev/null");
-  const listening = new Promise<number>((resolve) => {
-    port1.on("message", (message: ToMain) => {
-      if (message.kind === "lines") log.write(message.text, () => tell({ kind: "lines-written" }));
-      else if (message.kind === "answer") resolve(Number(message.answer));
-      else if (message.kind === "failure") throw new Error(message.error.message);
-    });
+  const thread: TrafficThread = holdThread({
+    spawned: { port: port1, died: new Promise(() => {}), end: async () => port2.close() },
+    number: 1,
+    clock: systemClock,
+    onSpeech: ({ text }) => log.write(text, () => thread.tell({ kind: "lines-written" })),
   });
   const send = (typeUrl: string, resources: readonly (readonly [name: string, body: Uint8Array])[]): void =>
-    tell({ kind: "resources", change: { typeUrl, resources: resources.map(([name, body]) => ({ name, body })) as never, removed: [] } });
+    thread.tell({ kind: "resources", change: { typeUrl, resources: resources.map(([name, body]) => ({ name, body })) as never, removed: [] } });
   const ports = [service.port, service.grpcPort];
   send(
     clusterTypeUrl,
@@ -91,11 +89,10 @@ serveParent(async ({ authority, tunnelPort }: { authority: AuthorityPem; tunnelP
     routeTypeUrl,
     ports.map((port) => [clusterOf(port), encodeRouteTable(routesFor(port))]),
   );
-  tell({ kind: "mesh", change: { workloads: [app, caller] } });
-  tell({ kind: "certificate", parts: detachCertificate(await certificateOf(authority, waypointIdentity)) });
-  tell({ kind: "synced", synced: true });
-  tell({ kind: "call", id: 1, call: "listen" });
-  return { port: await listening };
+  thread.tell({ kind: "mesh", change: { workloads: [app, caller] } });
+  thread.tell({ kind: "certificate", parts: detachCertificate(await certificateOf(authority, waypointIdentity)) });
+  thread.tell({ kind: "synced", synced: true });
+  return { port: await thread.call("listen", undefined) };
 });
 
 const allowed = { kind: "principal", match: { kind: "prefix", value: "spiffe://cluster.local/ns/bench/" } } as const;
