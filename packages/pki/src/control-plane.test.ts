@@ -22,6 +22,13 @@ const cases: readonly [string, Partial<ControlPlaneOptions>, TlsOptions, "secure
 ];
 for (const [what, client, server, expected] of cases) test(what, async (t) => t.is(await met(t, client, server), expected));
 
+test("a silent control plane is asked by PING every 30 seconds, and given up after 10 more", (t) => {
+  const { channelOptions } = controlPlane({ address: "istiod:15012", roots: { kind: "system" }, token: { kind: "none" }, clusterId: "Kubernetes" });
+  t.is(channelOptions["grpc.keepalive_time_ms"], 30_000);
+  t.is(channelOptions["grpc.keepalive_timeout_ms"], 10_000);
+  t.is(channelOptions["grpc.keepalive_permit_without_calls"], 1, "between calls too");
+});
+
 /** How a server of these options sees a client of those. */
 async function met(t: ExecutionContext, client: Partial<ControlPlaneOptions>, server: TlsOptions): Promise<"secured" | "refused"> {
   const { key, cert } = authority.signServer({ dnsNames: [], ips: ["127.0.0.1"] });

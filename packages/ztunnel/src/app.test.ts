@@ -141,6 +141,7 @@ test.serial("the program enrols a pod from the agent, carries its bytes, tells a
 
   const metrics = (await get(ports.metrics, "/stats/prometheus")).body;
   t.regex(metrics, /istio_tcp_connections_opened_total\{reporter="source",source_workload="a"/);
+  for (const reporter of ["source", "destination"]) t.true(metrics.includes(`istio_tcp_sockets_open{reporter="${reporter}"} 1\n`), reporter);
   t.regex(metrics, /workload_manager_active_proxy_count 1\n/);
   t.regex(metrics, /istio_build\{component="ztunnel",tag="unknown"\} 1\n/);
   t.regex(metrics, /# EOF\n$/);

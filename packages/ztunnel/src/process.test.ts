@@ -69,6 +69,8 @@ test.serial("the shipped program carries a captured connection between two pods 
   const access = lines.filter(({ scope, message }) => scope === "access" && message === "connection complete");
   t.deepEqual(access.map(({ direction }) => direction).sort(), ["inbound", "outbound"]);
   t.is(access[0]["src.identity"], "spiffe://cluster.local/ns/default/sa/a");
+  // The listeners are of both families, and the tunnel itself came from the pod.
+  for (const line of access) t.is(line["src.addr"].split(":")[0], a.ip, line.direction);
 });
 
 test.serial("a wrong environment ends the program with a code and every bad name", async (t) => {

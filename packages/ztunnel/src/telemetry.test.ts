@@ -72,10 +72,11 @@ test("a failure is an error line and counts under its flag; a second close says 
   t.regex(text, /istio_tcp_sockets_open\{reporter="source"\} 0\n/);
 });
 
-test("a refusal is a short warning", (t) => {
+test("a refusal is a short warning, and counts nowhere", async (t) => {
   const parts = telemetry();
   reportRefused(parts, { source, destination: undefined, direction: "outbound", error: new Error("no\nway") });
   t.is(parts.lines.join(""), '1970-01-01T00:00:00.000Z\twarn\taccess\tconnection failed\tsrc.addr=10.0.0.1:40000 direction="outbound" error="no\\nway"\n');
+  t.notRegex(await parts.registry.metrics(), /^istio_tcp_connections_\w+\{/m);
 });
 
 test("labels come in the order of the contract, missing ones as unknown, locality when one side has one", async (t) => {

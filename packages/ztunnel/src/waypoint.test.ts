@@ -70,6 +70,24 @@ test.serial("an application tunnel with PROXY protocol is told of the client, th
   t.true(received.subarray(-7).equals(Buffer.from("payload")));
 });
 
+test.serial("with LOCALHOST_APP_TUNNEL off an application tunnel leads to the pod's own address, and says the same", async (t) => {
+  const { promise, resolve } = Promise.withResolvers<Buffer>();
+  const app = await application(t, at(2), (socket) => {
+    readAll(socket).then(resolve, () => resolve(Buffer.alloc(0)));
+    socket.end("ok");
+  });
+  const tunnelled = workload("b", at(2), { applicationTunnel: { protocol: "proxy", port: app.port } });
+  const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), tunnelled] }, config: { localhostAppTunnel: false } });
+  const a = await mesh.pod("a", at(1), () => ({ ip: at(2), port: 8_080 }));
+  await mesh.pod("b", at(2));
+  const socket = await client(t, at(1), a.port("outbound") ?? 0);
+  socket.end();
+  t.is((await readAll(socket)).toString(), "ok");
+  const received = await promise;
+  t.is(received.subarray(0, 12).toString("hex"), "0d0a0d0a000d0a515549540a");
+  t.is(`${received.subarray(20, 24).join(".")}:${received.readUInt16BE(26)}`, `${at(2)}:8080`);
+});
+
 test.serial("the ztunnel's own pod answers for itself over HBONE and nothing else", async (t) => {
   const metrics = await application(t, at(4), (socket) => void socket.end("metrics"));
   const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), workload("self", at(4))] } });
