@@ -13,5 +13,5 @@ export { selfTest } from "./self-test.ts";
 export { connectSeqpacket, SeqpacketServer, type SeqpacketServerOptions } from "./seqpacket.ts";
 export { closeDescriptors, SeqpacketConnection, type SeqpacketMessage, type SeqpacketOptions } from "./seqpacket-connection.ts";
 export { canonicalIp } from "./socket-address.ts";
-export { errnoOf } from "./system-calls.ts";
+export { errnoOf, trimAllocator } from "./system-calls.ts";
 export { leavePort, type UdpOptions, udpSocketIn } from "./udp.ts";

@@ -136,7 +136,6 @@ export function isNetworkNamespace(fd: number): boolean {
   return Number(calls().ioctl(fd, NS_GET_NSTYPE)) === CLONE_NEWNET;
 }
 
-/** A non-blocking socket, closed on exec. */
 /** Both ends of a new pipe, closed in children that are not given them. */
 export function openPipe(): { readonly readEnd: number; readonly writeEnd: number } {
   const ends = Buffer.alloc(8);
@@ -144,6 +143,7 @@ export function openPipe(): { readonly readEnd: number; readonly writeEnd: numbe
   return { readEnd: ends.readInt32LE(0), writeEnd: ends.readInt32LE(4) };
 }
 
+/** A non-blocking socket, closed on exec. */
 export function openSocket(family: number, type: number, protocol = 0): number {
   return checked("socket", () => calls().socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
 }
@@ -265,4 +265,16 @@ function descriptorsIn(control: Buffer): number[] {
     offset += Math.ceil(length / 8) * 8;
   }
   return found;
+}
+
+let trim: ReturnType<LibraryHandle["func"]> | undefined;
+
+/** Hands memory that was freed back to the system, in every arena of the process. Does nothing where the C library is not glibc. */
+export function trimAllocator(): void {
+  try {
+    trim ??= load(null).func("int malloc_trim(size_t)");
+  } catch {
+    return;
+  }
+  trim(0);
 }

@@ -21,6 +21,7 @@ export {
   logLevels,
   silentLogger,
 } from "./log.ts";
+export { type MemoryReleaseOptions, releaseMemoryAtRest, type ThreadMemory } from "./memory-release.ts";
 export {
   Counter,
   createRegistry,

@@ -1,12 +1,15 @@
 #!/usr/bin/env node
 /** `fairway-ztunnel [proxy|version|help]`: reads the environment, runs until told to stop. */
 import { collectYoungObjectsEarly } from "@fairway/hbone";
-import { runProxyProgram } from "@fairway/runtime";
+import { trimAllocator } from "@fairway/linux";
+import { releaseMemoryAtRest, runProxyProgram, systemClock } from "@fairway/runtime";
 import { runZtunnel } from "./app.ts";
 import { readConfig } from "./environment.ts";
 import { version } from "./version.ts";
 
-await runProxyProgram(
-  { name: "ztunnel", purpose: "run the node's tunnel", version: version.version, prepare: () => collectYoungObjectsEarly(), readConfig, run: runZtunnel },
-  process,
-);
+const prepare = (): void => {
+  collectYoungObjectsEarly();
+  releaseMemoryAtRest({ clock: systemClock, afterwards: trimAllocator });
+};
+
+await runProxyProgram({ name: "ztunnel", purpose: "run the node's tunnel", version: version.version, prepare, readConfig, run: runZtunnel }, process);

@@ -1,10 +1,11 @@
 /** What a thread that carries traffic runs; started by `traffic-thread.ts` with its settings and its end of the channel. */
 import { type MessagePort, workerData } from "node:worker_threads";
-import { linuxPodNetwork } from "@fairway/linux";
-import { systemClock } from "@fairway/runtime";
+import { linuxPodNetwork, trimAllocator } from "@fairway/linux";
+import { releaseMemoryAtRest, systemClock } from "@fairway/runtime";
 import type { ThreadSettings } from "./thread-protocol.ts";
 import { runTrafficWorker } from "./traffic-worker.ts";
 
 /** Written by `spawnThread` of this package and by nobody else. */
 const { port, settings } = workerData as { port: MessagePort; settings: ThreadSettings };
 runTrafficWorker({ port, settings, clock: systemClock, podNetwork: (namespace) => linuxPodNetwork(namespace) });
+releaseMemoryAtRest({ clock: systemClock, afterwards: trimAllocator });

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { type ConnectExchange, collectYoungObjectsEarly, defaultServerSettings, type EngineName, tunnelEngine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
-import { systemClock } from "@fairway/runtime";
+import { releaseMemoryAtRest, systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
 import { certificateOf, serverIdentity } from "./identities.ts";
 
@@ -15,6 +15,7 @@ export interface InboundSetup {
 }
 
 collectYoungObjectsEarly();
+releaseMemoryAtRest({ clock: systemClock });
 
 serveParent(async ({ authority, engine, far }: InboundSetup): Promise<{ port: number }> => {
   const { signal } = new AbortController();

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { type ClientTunnel, collectYoungObjectsEarly, type EngineName, type TunnelKey, TunnelPool, tunnelEngine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
-import { systemClock } from "@fairway/runtime";
+import { releaseMemoryAtRest, systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
 import { certificateOf, clientIdentity, serverIdentity } from "./identities.ts";
 import type { Ports } from "./measures.ts";
@@ -18,6 +18,7 @@ export interface OutboundSetup {
 }
 
 collectYoungObjectsEarly();
+releaseMemoryAtRest({ clock: systemClock });
 
 /** Tunnels that ended with an error since the last question. */
 export type TunnelsLost = { readonly lost: number };
