@@ -220,6 +220,11 @@ test("a waypoint goes directly to the workloads behind it, by pod address and by
   t.regex(told(ask(mesh, "10.1.0.1:80", { source: waypointPod })), /^hbone 10\.0\.0\.1:15008 .* endpoint server$/);
 });
 
+test("a waypoint that asks for a service bound to it is led to itself, as everybody is", (t) => {
+  const mesh = { workloads: [server], services: [waypointService, { ...web, waypoint: byAddress("10.1.0.50") }] };
+  t.is(told(ask(mesh, "10.1.0.1:80", { source: waypointPod })), throughWaypoint);
+});
+
 test("another workload of the waypoint's identity is not the waypoint", (t) => {
   const impostor = aWorkload("impostor", { ips: ["10.0.0.51"], serviceAccount: "waypoint" });
   const mesh = { workloads: [waypointPod, { ...server, waypoint: byAddress("10.1.0.50") }], services: [waypointService] };

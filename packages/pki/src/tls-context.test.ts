@@ -217,6 +217,9 @@ test("an expired certificate is refused by either side", async (t) => {
   const error = await t.throwsAsync(tls.connect(client, alice, [expired.identity], { signal }));
   t.regex(String(error?.message), /has expired/);
   await accepted;
+  const other = await pair(t);
+  tls.connect(other.client, expired, [bob.identity], { signal }).catch(() => undefined);
+  t.regex(String((await t.throwsAsync(tls.accept(other.server, bob, { signal })))?.message), /has expired/, "the server");
 });
 
 test("a revoked peer is refused on both sides", async (t) => {

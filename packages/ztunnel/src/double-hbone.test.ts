@@ -114,11 +114,19 @@ test.serial("many connections share the outer tunnel; each has an inner one of i
 });
 
 test.serial("the FIN of each side is carried across", async (t) => {
-  const { dial } = await start(t, { serve: (socket) => void socket.end("bye") });
+  const { promise: heard, resolve } = Promise.withResolvers<string>();
+  const serve = (socket: Socket): void => {
+    socket.end("bye");
+    readAll(socket).then(
+      (bytes) => resolve(bytes.toString()),
+      (error) => resolve(String(error)),
+    );
+  };
+  const { dial } = await start(t, { serve });
   const socket = await dial();
   t.is((await readAll(socket)).toString(), "bye");
-  socket.end();
-  t.pass();
+  socket.end("and you");
+  t.is(await heard, "and you", "the application hears the client's end long after its own");
 });
 
 test.serial("five megabytes arrive unchanged", async (t) => {

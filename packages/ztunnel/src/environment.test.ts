@@ -156,6 +156,7 @@ test("headers and metadata are gathered by prefix, typed values last", (t) => {
   const config = readConfig(
     {
       "XDS_HEADER_x-tenant": "blue",
+      "CA_HEADER_x-tenant": "green",
       ISTIO_META_CLUSTER_ID: "east",
       CLUSTER_ID: "west",
       ISTIO_META_ROLE: "edge",
@@ -165,6 +166,7 @@ test("headers and metadata are gathered by prefix, typed values last", (t) => {
     bare,
   );
   t.is(config.xds.headers.get("x-tenant"), "blue");
+  t.is(config.ca.headers.get("x-tenant"), "green");
   t.is(config.proxy.clusterId, "east");
   t.is(config.node.metadata["ROLE"], "edge");
   t.is(config.node.metadata["FROM"], "config");

@@ -3,6 +3,7 @@ import { createLogger, createRegistry, LogFilter, ManualClock, type MetricRegist
 import test from "ava";
 import { AccessLog } from "./access-log.ts";
 import { type ConnectionRecord, unknownEnd } from "./connection-record.ts";
+import { OnDemandNames } from "./dns-metrics.ts";
 import { ztunnelError } from "./failure.ts";
 import { createZtunnelMetrics } from "./metrics.ts";
 import { ConnectionReport, reportRefused, type Telemetry } from "./telemetry.ts";
@@ -143,4 +144,16 @@ test("the same pair is the same series while its workloads are, and follows them
   t.not(traffic.series(renamed), before);
   t.is(traffic.series(record({ from: { ...record().from, workload: { ...client } } })), before, "an equal workload has equal labels");
   t.truthy(unknownEnd);
+});
+
+test("of the names of workloads the first thousand are counted apart, and all others together", async (t) => {
+  const registry = createRegistry();
+  const names = new OnDemandNames(registry);
+  const from = { workload: undefined, identity: undefined, baggage: undefined };
+  for (let index = 0; index < 1_003; index++) names.count(from, `w${index}.example`);
+  names.count(from, "w0.example");
+  const text = await registry.metrics();
+  t.regex(text, /,hostname="w0\.example"\} 2\n/);
+  t.regex(text, /,hostname="w999\.example"\} 1\n/);
+  t.regex(text, /,hostname="unknown"\} 3\n/);
 });

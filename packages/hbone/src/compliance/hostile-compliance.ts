@@ -371,7 +371,11 @@ function silence(behaviour: Behaviour, serve: Serve, connect: Connect): void {
     const { peer, tunnel, clock } = await serve();
     await peer.receive(({ type }) => type === frameTypes.settings);
     for (let round = 1; round <= 3; round++) {
-      await clock.advance(10_000);
+      await clock.advance(5_000);
+      // That it speaks is no answer.
+      peer.send(frame(frameTypes.windowUpdate, 0, 0, uint32(1)));
+      await settled();
+      await clock.advance(5_000);
       await until(() => pings(peer) === round);
       const asked = peer.frames.filter(({ type }) => type === frameTypes.ping).at(-1);
       peer.send(frame(frameTypes.ping, flags.ack, 0, asked?.payload));
