@@ -27,10 +27,17 @@ export function keepAlive(session: Http2Session, { clock, intervalMs, timeoutMs,
       onDead(undefined);
       return;
     }
-    timer = clock.schedule(timeoutMs, dead);
+    let awaited = true;
+    // Timers come before sockets: to a process that was stopped or starved, the answer is there and not read yet.
+    timer = clock.schedule(timeoutMs, () => {
+      setImmediate(() => {
+        if (awaited && !stopped) dead();
+      });
+    });
     // A ping that cannot be sent or is cancelled means that the session ends; the deadline stays, should it not end well.
     session.ping((error) => {
       if (stopped || error !== null) return;
+      awaited = false;
       timer[Symbol.dispose]();
       timer = clock.schedule(intervalMs, ping);
     });

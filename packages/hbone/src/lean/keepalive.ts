@@ -18,6 +18,7 @@ export class Keepalive implements Disposable {
   readonly #payload: Buffer = Buffer.alloc(pingLength);
   #count = 0;
   #awaited = false;
+  #stopped = false;
   #timer: Disposable;
 
   constructor(options: KeepaliveOptions) {
@@ -33,17 +34,23 @@ export class Keepalive implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#stopped = true;
     this.#timer[Symbol.dispose]();
   }
 
   readonly #ping = (): void => {
-    const { clock, timeoutMs, send, onDead } = this.#options;
+    const { clock, timeoutMs, send } = this.#options;
     this.#count += 1;
     this.#payload.writeUInt32BE(this.#count >>> 0, pingLength - 4);
     this.#awaited = true;
-    this.#timer = clock.schedule(timeoutMs, () =>
-      onDead(new MeshError("HBONE_PING_TIMEOUT", `the peer did not answer a PING within ${timeoutMs} ms; is it gone or cut off?`)),
-    );
+    // Timers come before sockets: to a process that was stopped or starved, the answer is there and not read yet.
+    this.#timer = clock.schedule(timeoutMs, () => void setImmediate(this.#onDeadline));
     send(this.#payload);
+  };
+
+  readonly #onDeadline = (): void => {
+    if (this.#stopped || !this.#awaited) return;
+    const { timeoutMs, onDead } = this.#options;
+    onDead(new MeshError("HBONE_PING_TIMEOUT", `the peer did not answer a PING within ${timeoutMs} ms; is it gone or cut off?`));
   };
 }
