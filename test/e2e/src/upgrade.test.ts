@@ -88,7 +88,12 @@ test.serial("every ztunnel is replaced while 200 connections a second arrive, an
         if (parsed.drain === undefined) continue;
         seenLeaving.add(name);
         draining.push(parsed);
-        lines.push(...(await mesh.logLines(pod, "draining")));
+        lines.push(
+          ...(await eventually("its word of it", async () => {
+            const said = await mesh.logLines(pod, "draining");
+            return said.length > 0 ? said : undefined;
+          })),
+        );
       }
       return now.length === 2 && now.every((pod) => !before.has(pod.metadata.name) && isReady(pod)) ? true : undefined;
     },
