@@ -34,7 +34,7 @@ export interface ControlPlaneOptions {
   /** Key exchange groups, as for tunnels; the platform's default unless given. */
   readonly groups?: string;
   /** A second name the server's certificate may carry (`ALT_XDS_HOSTNAME`, `ALT_CA_HOSTNAME`). */
-  readonly alternativeHostname?: string;
+  readonly alternativeHostname?: string | undefined;
 }
 
 /** What a gRPC client of the control plane needs; nothing is opened by making one. */

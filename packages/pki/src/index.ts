@@ -13,6 +13,7 @@ export {
 } from "./certificate.ts";
 export type { CertificateSource, CertificateState, ChainLink, FetchPriority, MeshTls, PeerChain, Proven, WorkloadCertificate } from "./certificate-source.ts";
 export { type ControlPlane, type ControlPlaneOptions, type ControlPlaneRoots, type ControlPlaneToken, controlPlane } from "./control-plane.ts";
+export { controlPlaneAddress, controlPlaneRoots, controlPlaneToken } from "./control-plane-settings.ts";
 export { buildCsr, maxCsrBytes, type VerifiedCsr, verifyCsr } from "./csr.ts";
 export { type GrpcCaClientOptions, grpcCaClient } from "./grpc-ca-client.ts";
 export { generateKeyPair, type KeyPair } from "./key.ts";

@@ -6,7 +6,7 @@ export { type Clock, ManualClock, systemClock } from "./clock.ts";
 export { type DeadlineOptions, withDeadline } from "./deadline.ts";
 export { Drain, type DrainOutcome } from "./drain.ts";
 export { parseDuration } from "./duration.ts";
-export { booleanVariable, durationVariable, readEnvironment, z } from "./environment.ts";
+export { booleanVariable, drainWithin, durationVariable, prefixedVariables, readEnvironment, type Variables, wholeNumberVariable, z } from "./environment.ts";
 export { assertNever, errorCode, fromPlainError, MeshError, type MeshErrorOptions, messageOf, type PlainError, plainError } from "./error.ts";
 export { LineSender } from "./line-sender.ts";
 export {

@@ -1,8 +1,7 @@
 /** What both proxies do with their command line, and with their environment before anything else runs. */
+import type { Variables } from "./environment.ts";
 import { createLogger, LogFilter, type Logger } from "./log.ts";
 import { type Program, runProgram } from "./program.ts";
-
-type Variables = Readonly<Record<string, string | undefined>>;
 
 interface LoggingConfig {
   readonly logFilter: string;

@@ -1,19 +1,15 @@
 /** What a waypoint is told at its start: parsed once by `environment.ts`, frozen, passed down. No file but these two knows a variable's name. */
 import type { EngineName } from "@fairway/hbone";
 import type { NetworkId, PathNormalization, SpiffeId } from "@fairway/model";
+import type { ControlPlaneRoots, ControlPlaneToken } from "@fairway/pki";
 import type { HttpLimits } from "./http-connection.ts";
-
-/** Whose signature proves the control plane. */
-export type TrustRoots = { readonly kind: "system" } | { readonly kind: "file"; readonly path: string } | { readonly kind: "inline"; readonly pem: string };
-
-/** How this process proves itself to the control plane. A file is read again for every request. */
-export type AuthToken = { readonly kind: "file"; readonly path: string } | { readonly kind: "literal"; readonly token: string } | { readonly kind: "none" };
 
 /** One control plane service. */
 export interface ControlPlane {
   /** `https://host:port`. */
   readonly address: string;
-  readonly roots: TrustRoots;
+  /** Whose signature proves it. */
+  readonly roots: ControlPlaneRoots;
   /** A second server name that is accepted. */
   readonly altHostname: string | undefined;
   /** Extra gRPC metadata. */
@@ -74,7 +70,8 @@ export interface Config {
   readonly ports: Ports;
   readonly xds: ControlPlane;
   readonly ca: ControlPlane & { readonly certificateTtlMs: number };
-  readonly token: AuthToken;
+  /** How this process proves itself to the control plane. A file is read again for every request. */
+  readonly token: ControlPlaneToken;
   readonly node: { readonly id: string; readonly metadata: Readonly<Record<string, unknown>> };
   readonly trustDomain: string;
   readonly ipv6: boolean;

@@ -20,11 +20,11 @@ export function openCa(config: Config): CaClient {
 function access(config: Config, { address, roots, headers, altHostname }: ControlPlane): ControlPlaneAccess {
   return controlPlane({
     address,
-    roots: roots.kind === "inline" ? { kind: "pem", pem: roots.pem } : roots,
+    roots,
     token: config.token,
     clusterId: config.proxy.clusterId,
     headers,
-    ...(altHostname === undefined ? {} : { alternativeHostname: altHostname }),
+    alternativeHostname: altHostname,
   });
 }
 

@@ -5,13 +5,12 @@
 import { existsSync, readFileSync } from "node:fs";
 import { defaultEngineName, engineNames } from "@fairway/hbone";
 import { networkId, parseSpiffeId, type SpiffeId, spiffeId, tryParseSpiffeId } from "@fairway/model";
-import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
+import { controlPlaneAddress, controlPlaneRoots, controlPlaneToken } from "@fairway/pki";
+import { booleanVariable, drainWithin, durationVariable, prefixedVariables, readEnvironment, type Variables, wholeNumberVariable, z } from "@fairway/runtime";
 import { waypointNode } from "@fairway/xds";
-import type { AuthToken, Config, ControlPlane, TracingConfig, TrustRoots } from "./config.ts";
+import type { Config, ControlPlane, TracingConfig } from "./config.ts";
 import { defaultHttpLimits } from "./http-connection.ts";
 import { defaultReplayBytes } from "./replay-body.ts";
-
-type Variables = Readonly<Record<string, string | undefined>>;
 
 /** Files that defaults depend on; a parameter, so that tests need no such files. */
 export interface Surroundings {
@@ -21,8 +20,6 @@ export interface Surroundings {
 
 const thisMachine: Surroundings = { exists: existsSync, read: (path) => readFileSync(path, "utf8") };
 
-const tokenFile = "./var/run/secrets/tokens/istio-token";
-const rootsFile = "./var/run/secrets/istio/root-cert.pem";
 const ipv6SwitchFile = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
 const hourMs = 3_600_000;
 const defaultWorkers = 2;
@@ -34,11 +31,6 @@ const defaultHalfClosedMs = 60_000;
 const text = z.string().optional();
 const flag = booleanVariable.optional();
 const duration = durationVariable.optional();
-
-function wholeNumber(least: number, most: number): z.ZodType<number | undefined, string | undefined> {
-  const error = `expected a whole number from ${least} to ${most}`;
-  return z.string().regex(/^\d+$/, { error }).transform(Number).pipe(z.number().min(least, { error }).max(most, { error })).optional();
-}
 
 const identities = z
   .string()
@@ -74,24 +66,24 @@ const schema = z.object({
   ALT_CA_HOSTNAME: text,
   AUTH_TOKEN: text,
   SECRET_TTL: duration,
-  POOL_MAX_STREAMS_PER_CONNECTION: wholeNumber(1, 65_535),
+  POOL_MAX_STREAMS_PER_CONNECTION: wholeNumberVariable(1, 65_535),
   POOL_UNUSED_RELEASE_TIMEOUT: duration,
   HBONE_ENGINE: z.enum(engineNames, { error: `expected ${engineNames.join(" or ")}` }).default(defaultEngineName),
   CONNECTION_TERMINATION_DEADLINE: duration,
-  TERMINATION_GRACE_PERIOD_SECONDS: wholeNumber(0, 31_536_000),
+  TERMINATION_GRACE_PERIOD_SECONDS: wholeNumberVariable(0, 31_536_000),
   IPV6_ENABLED: flag,
   RUST_LOG: text,
   LOG_FORMAT: z.enum(["plain", "json"], { error: "expected plain or json" }).default("plain"),
   ACCESS_LOG: z.enum(["text", "json", "off"], { error: "expected text, json or off" }).default("text"),
   PATH_NORMALIZATION: z.enum(normalizations, { error: `expected one of ${normalizations.join(", ")}` }).default("BASE"),
-  XFF_TRUSTED_HOPS: wholeNumber(0, 100),
+  XFF_TRUSTED_HOPS: wholeNumberVariable(0, 100),
   TRUSTED_GATEWAYS: identities,
-  REQUEST_REPLAY_BYTES: wholeNumber(0, 16 * 1024 * 1024),
+  REQUEST_REPLAY_BYTES: wholeNumberVariable(0, 16 * 1024 * 1024),
   HTTP_IDLE_TIMEOUT: duration,
   HTTP_HEADERS_TIMEOUT: duration,
   TCP_IDLE_TIMEOUT: duration,
   HALF_CLOSED_TIMEOUT: duration,
-  WAYPOINT_WORKER_THREADS: wholeNumber(1, mostWorkers),
+  WAYPOINT_WORKER_THREADS: wholeNumberVariable(1, mostWorkers),
   OTEL_EXPORTER_OTLP_ENDPOINT: text,
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: text,
   OTEL_EXPORTER_OTLP_HEADERS: text,
@@ -105,7 +97,8 @@ type Environment = z.output<typeof schema>;
 
 /** Throws RUNTIME_BAD_CONFIG naming every variable that is wrong. */
 export function readConfig(variables: Variables, surroundings: Surroundings = thisMachine): Config {
-  const env = readEnvironment(schema, Object.fromEntries(Object.entries(variables).filter(([, value]) => value !== "")));
+  const set = Object.fromEntries(Object.entries(variables).filter(([, value]) => value !== ""));
+  const env = readEnvironment(schema, set);
   const { exists } = surroundings;
   const clusterId = env.ISTIO_META_CLUSTER_ID ?? env.CLUSTER_ID ?? "Kubernetes";
   const trustDomain = env.TRUST_DOMAIN ?? "cluster.local";
@@ -141,22 +134,22 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       tracing: tracing(env),
     },
     ports,
-    xds: controlPlane("XDS", { ...env, address: env.XDS_ADDRESS, roots: env.XDS_ROOT_CA, alt: env.ALT_XDS_HOSTNAME }, variables),
+    xds: controlPlane("XDS", { ...env, address: env.XDS_ADDRESS, roots: env.XDS_ROOT_CA, alt: env.ALT_XDS_HOSTNAME }, set),
     ca: {
-      ...controlPlane("CA", { ...env, address: env.CA_ADDRESS, roots: env.CA_ROOT_CA, alt: env.ALT_CA_HOSTNAME }, variables),
+      ...controlPlane("CA", { ...env, address: env.CA_ADDRESS, roots: env.CA_ROOT_CA, alt: env.ALT_CA_HOSTNAME }, set),
       certificateTtlMs: env.SECRET_TTL ?? 24 * hourMs,
     },
-    token: authToken(env.AUTH_TOKEN, exists),
+    token: controlPlaneToken(env.AUTH_TOKEN, exists),
     node: waypointNode({
       instanceIp: env.INSTANCE_IP ?? "1.1.1.1",
       podName: env.POD_NAME ?? env.GATEWAY_NAME,
       podNamespace: env.POD_NAMESPACE,
       nodeName: env.NODE_NAME ?? "",
-      metadata: { CLUSTER_ID: clusterId, GATEWAY_NAME: env.GATEWAY_NAME, ...Object.fromEntries(prefixed(variables, "ISTIO_META_")) },
+      metadata: { CLUSTER_ID: clusterId, GATEWAY_NAME: env.GATEWAY_NAME, ...Object.fromEntries(prefixedVariables(set, "ISTIO_META_")) },
     }),
     trustDomain,
     ipv6,
-    drainDeadlineMs: env.CONNECTION_TERMINATION_DEADLINE ?? graceful(env.TERMINATION_GRACE_PERIOD_SECONDS),
+    drainDeadlineMs: env.CONNECTION_TERMINATION_DEADLINE ?? drainWithin(env.TERMINATION_GRACE_PERIOD_SECONDS),
     workerThreads: env.WAYPOINT_WORKER_THREADS ?? defaultWorkers,
     logFilter: env.RUST_LOG ?? "info",
     logFormat: env.LOG_FORMAT,
@@ -193,41 +186,15 @@ function tracing(env: Environment): TracingConfig {
 /** The reference's default: one request in a hundred. */
 const defaultRatio = 0.01;
 
-/** With a grace period of more than 10 s leave 5 s for the rest of the shutdown (ztunnel contract 2.2). */
-function graceful(seconds: number | undefined): number {
-  if (seconds === undefined) return 5_000;
-  return 1_000 * (seconds > 10 ? seconds - 5 : Math.max(seconds - 1, 1));
-}
-
-function authToken(value: string | undefined, exists: (path: string) => boolean): AuthToken {
-  const candidate = value ?? tokenFile;
-  if (exists(candidate)) return { kind: "file", path: candidate };
-  return value === undefined ? { kind: "none" } : { kind: "literal", token: value };
-}
-
 function controlPlane(
   prefix: "XDS" | "CA",
   given: { address: string | undefined; roots: string | undefined; alt: string | undefined; KUBERNETES_SERVICE_HOST?: string | undefined },
   variables: Variables,
 ): ControlPlane {
-  const inCluster = given.KUBERNETES_SERVICE_HOST !== undefined;
-  const address = given.address ?? (inCluster ? "https://istiod.istio-system.svc:15012" : "https://localhost:15012");
   return {
-    address: /^[a-z]+:\/\//.test(address) ? address : `https://${address}`,
-    roots: trustRoots(given.roots ?? rootsFile),
+    address: controlPlaneAddress(given.address, { inCluster: given.KUBERNETES_SERVICE_HOST !== undefined }),
+    roots: controlPlaneRoots(given.roots),
     altHostname: given.alt,
-    headers: new Map(prefixed(variables, `${prefix}_HEADER_`)),
+    headers: new Map(prefixedVariables(variables, `${prefix}_HEADER_`)),
   };
-}
-
-function trustRoots(value: string): TrustRoots {
-  if (value === "SYSTEM") return { kind: "system" };
-  return value.includes("-----BEGIN CERTIFICATE-----") ? { kind: "inline", pem: value } : { kind: "file", path: value };
-}
-
-/** Variables with this prefix, the prefix taken off. */
-function prefixed(variables: Variables, prefix: string): [string, string][] {
-  return Object.entries(variables).flatMap(([name, value]): [string, string][] =>
-    name.startsWith(prefix) && value !== undefined && value !== "" && name.length > prefix.length ? [[name.slice(prefix.length), value]] : [],
-  );
 }

@@ -1,6 +1,7 @@
 /** What a ztunnel is told at its start: parsed once by `environment.ts`, frozen, passed down. No file but these two knows a variable's name. */
 import type { EngineName } from "@fairway/hbone";
 import type { NetworkId, SocketAddress } from "@fairway/model";
+import type { ControlPlaneRoots, ControlPlaneToken } from "@fairway/pki";
 
 /** A pod as the node agent and the mesh know it. */
 export interface PodName {
@@ -9,17 +10,12 @@ export interface PodName {
   readonly serviceAccount: string;
 }
 
-/** Whose signature proves the control plane. */
-export type TrustRoots = { readonly kind: "system" } | { readonly kind: "file"; readonly path: string } | { readonly kind: "inline"; readonly pem: string };
-
-/** How this process proves itself to the control plane. A file is read again for every request. */
-export type AuthToken = { readonly kind: "file"; readonly path: string } | { readonly kind: "literal"; readonly token: string } | { readonly kind: "none" };
-
 /** One control plane service. */
 export interface ControlPlane {
   /** `https://host:port`; undefined disables it. */
   readonly address: string | undefined;
-  readonly roots: TrustRoots;
+  /** Whose signature proves it. */
+  readonly roots: ControlPlaneRoots;
   /** A second server name that is accepted. */
   readonly altHostname: string | undefined;
   /** Extra gRPC metadata. */
@@ -127,7 +123,8 @@ export interface Config {
     readonly localPath: string | undefined;
     readonly certificateTtlMs: number;
   };
-  readonly token: AuthToken;
+  /** How this process proves itself to the control plane. A file is read again for every request. */
+  readonly token: ControlPlaneToken;
   readonly node: { readonly id: string; readonly metadata: Readonly<Record<string, unknown>> };
   readonly crlPath: string | undefined;
   readonly tls12: boolean;

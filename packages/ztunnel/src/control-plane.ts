@@ -69,13 +69,13 @@ function readAuthority(directory: string): AuthorityPem {
 function access(config: Config, { roots, headers, altHostname }: ControlPlane, address: string): ControlPlaneAccess {
   return controlPlane({
     address,
-    roots: roots.kind === "inline" ? { kind: "pem", pem: roots.pem } : roots,
+    roots,
     token: config.token,
     clusterId: config.proxy.clusterId,
     headers,
     allowTls12: config.tls12,
     ...(config.postQuantumOnly ? { groups: postQuantumGroup } : {}),
-    ...(altHostname === undefined ? {} : { alternativeHostname: altHostname }),
+    alternativeHostname: altHostname,
   });
 }
 

@@ -149,7 +149,7 @@ test("a token file wins over a literal of the same name, and roots come in three
   t.deepEqual(readConfig({}, withFiles({ "./var/run/secrets/tokens/istio-token": "x" })).token, { kind: "file", path: "./var/run/secrets/tokens/istio-token" });
   t.deepEqual(readConfig({ AUTH_TOKEN: "abc" }, bare).token, { kind: "literal", token: "abc" });
   t.deepEqual(readConfig({ XDS_ROOT_CA: "SYSTEM" }, bare).xds.roots, { kind: "system" });
-  t.is(readConfig({ CA_ROOT_CA: "-----BEGIN CERTIFICATE-----\nx" }, bare).ca.roots.kind, "inline");
+  t.is(readConfig({ CA_ROOT_CA: "-----BEGIN CERTIFICATE-----\nx" }, bare).ca.roots.kind, "pem");
 });
 
 test("headers and metadata are gathered by prefix, typed values last", (t) => {

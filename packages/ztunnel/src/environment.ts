@@ -7,12 +7,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { defaultEngineName, engineNames } from "@fairway/hbone";
 import { networkId, tryParseIp, tryParseSocketAddress } from "@fairway/model";
-import { booleanVariable, durationVariable, readEnvironment, z } from "@fairway/runtime";
-import type { AuthToken, Config, ControlPlane, DnsConfig, Keepalive, PodName, TrustRoots } from "./config.ts";
+import { controlPlaneAddress, controlPlaneRoots, controlPlaneToken } from "@fairway/pki";
+import { booleanVariable, drainWithin, durationVariable, prefixedVariables, readEnvironment, type Variables, wholeNumberVariable, z } from "@fairway/runtime";
+import type { Config, ControlPlane, DnsConfig, Keepalive, PodName } from "./config.ts";
 import { type MeshDefaults, meshDefaults } from "./mesh-defaults.ts";
 import { parseResolvConf } from "./resolv-conf.ts";
-
-type Variables = Readonly<Record<string, string | undefined>>;
 
 /** Files that defaults depend on; a parameter, so that tests need no such files. */
 export interface Surroundings {
@@ -24,8 +23,6 @@ export interface Surroundings {
 const thisMachine: Surroundings = { exists: existsSync, read: (path) => readFileSync(path, "utf8"), cores: availableParallelism() };
 
 const meshConfigFile = "./etc/istio/config/mesh";
-const tokenFile = "./var/run/secrets/tokens/istio-token";
-const rootsFile = "./var/run/secrets/istio/root-cert.pem";
 const resolverFile = "/etc/resolv.conf";
 const defaultClusterDomain = "cluster.local";
 const ipv6SwitchFile = "/proc/sys/net/ipv6/conf/lo/disable_ipv6";
@@ -48,11 +45,6 @@ const cpus = z
   .regex(/^\d+(\.\d+)?m?$/, { error: "expected a CPU quantity such as 2, 0.5 or 500m" })
   .transform((value) => (value.endsWith("m") ? Number(value.slice(0, -1)) / 1000 : Number(value)))
   .optional();
-
-function wholeNumber(least: number, most: number): z.ZodType<number | undefined, string | undefined> {
-  const error = `expected a whole number from ${least} to ${most}`;
-  return z.string().regex(/^\d+$/, { error }).transform(Number).pipe(z.number().min(least, { error }).max(most, { error })).optional();
-}
 
 const schema = z
   .object({
@@ -84,21 +76,21 @@ const schema = z
     PREFERED_SERVICE_NAMESPACE: text,
     INPOD_UDS: text,
     INPOD_PORT_REUSE: flag,
-    PACKET_MARK: wholeNumber(0, 0xffff_ffff),
+    PACKET_MARK: wholeNumberVariable(0, 0xffff_ffff),
     ENABLE_ORIG_SRC: flag,
     KEEPALIVE_ENABLED: flag,
     KEEPALIVE_TIME: duration,
     KEEPALIVE_INTERVAL: duration,
-    KEEPALIVE_RETRIES: wholeNumber(1, 127),
+    KEEPALIVE_RETRIES: wholeNumberVariable(1, 127),
     USER_TIMEOUT_ENABLED: flag,
-    POOL_MAX_STREAMS_PER_CONNECTION: wholeNumber(1, 65_535),
+    POOL_MAX_STREAMS_PER_CONNECTION: wholeNumberVariable(1, 65_535),
     POOL_UNUSED_RELEASE_TIMEOUT: duration,
-    HTTP2_STREAM_WINDOW_SIZE: wholeNumber(65_535, largestWindow),
-    HTTP2_CONNECTION_WINDOW_SIZE: wholeNumber(65_535, largestWindow),
-    HTTP2_FRAME_SIZE: wholeNumber(16_384, 16_777_215),
+    HTTP2_STREAM_WINDOW_SIZE: wholeNumberVariable(65_535, largestWindow),
+    HTTP2_CONNECTION_WINDOW_SIZE: wholeNumberVariable(65_535, largestWindow),
+    HTTP2_FRAME_SIZE: wholeNumberVariable(16_384, 16_777_215),
     HBONE_ENGINE: z.enum(engineNames, { error: `expected ${engineNames.join(" or ")}` }).default(defaultEngineName),
     CONNECTION_TERMINATION_DEADLINE: duration,
-    TERMINATION_GRACE_PERIOD_SECONDS: wholeNumber(0, 31_536_000),
+    TERMINATION_GRACE_PERIOD_SECONDS: wholeNumberVariable(0, 31_536_000),
     HALF_CLOSED_TIMEOUT: duration,
     IPV6_ENABLED: flag,
     LOCALHOST_APP_TUNNEL: flag,
@@ -220,13 +212,13 @@ export function readConfig(variables: Variables, surroundings: Surroundings = th
       localPath: env.LOCAL_CA_PATH,
       certificateTtlMs: env.SECRET_TTL ?? 24 * hourMs,
     },
-    token: authToken(env.AUTH_TOKEN, exists),
+    token: controlPlaneToken(env.AUTH_TOKEN, exists),
     node: nodeOf(env, variables, defaults),
     crlPath: env.CRL_PATH,
     tls12: env.TLS12_ENABLED ?? false,
     postQuantumOnly: env.COMPLIANCE_POLICY === "pqc",
     ipv6: ipv6Enabled(env, surroundings),
-    drainDeadlineMs: env.CONNECTION_TERMINATION_DEADLINE ?? graceful(env.TERMINATION_GRACE_PERIOD_SECONDS),
+    drainDeadlineMs: env.CONNECTION_TERMINATION_DEADLINE ?? drainWithin(env.TERMINATION_GRACE_PERIOD_SECONDS),
     workerThreads: threads,
     logFilter: env.RUST_LOG ?? "info",
     logFormat: env.LOG_FORMAT,
@@ -282,44 +274,19 @@ function ipv6Enabled(env: Environment, { exists, read }: Surroundings): boolean 
   return (env.IPV6_ENABLED ?? true) && exists(ipv6SwitchFile) && read(ipv6SwitchFile).trim() === "0";
 }
 
-/** Contract 2.2: with a grace period of more than 10 s leave 5 s for the rest of the shutdown. */
-function graceful(seconds: number | undefined): number {
-  if (seconds === undefined) return 5_000;
-  return 1_000 * (seconds > 10 ? seconds - 5 : Math.max(seconds - 1, 1));
-}
-
-function authToken(value: string | undefined, exists: (path: string) => boolean): AuthToken {
-  const candidate = value ?? tokenFile;
-  if (exists(candidate)) return { kind: "file", path: candidate };
-  return value === undefined ? { kind: "none" } : { kind: "literal", token: value };
-}
-
 function controlPlane(
   prefix: "XDS" | "CA",
   given: { address: string | undefined; roots: string | undefined; alt: string | undefined; KUBERNETES_SERVICE_HOST?: string | undefined },
   variables: Variables,
   defaults: MeshDefaults,
 ): ControlPlane {
-  const inCluster = given.KUBERNETES_SERVICE_HOST !== undefined;
-  const address = given.address ?? defaults.discoveryAddress ?? (inCluster ? "https://istiod.istio-system.svc:15012" : "https://localhost:15012");
+  const address = given.address ?? defaults.discoveryAddress;
   return {
-    address: address === "" ? undefined : /^[a-z]+:\/\//.test(address) ? address : `https://${address}`,
-    roots: trustRoots(given.roots ?? rootsFile),
+    address: address === "" ? undefined : controlPlaneAddress(address, { inCluster: given.KUBERNETES_SERVICE_HOST !== undefined }),
+    roots: controlPlaneRoots(given.roots),
     altHostname: given.alt,
-    headers: new Map(prefixed(variables, `${prefix}_HEADER_`)),
+    headers: new Map(prefixedVariables(variables, `${prefix}_HEADER_`)),
   };
-}
-
-function trustRoots(value: string): TrustRoots {
-  if (value === "SYSTEM") return { kind: "system" };
-  return value.includes("-----BEGIN CERTIFICATE-----") ? { kind: "inline", pem: value } : { kind: "file", path: value };
-}
-
-/** Variables with this prefix, the prefix taken off. */
-function prefixed(variables: Variables, prefix: string): [string, string][] {
-  return Object.entries(variables).flatMap(([name, value]): [string, string][] =>
-    name.startsWith(prefix) && value !== undefined && name.length > prefix.length ? [[name.slice(prefix.length), value]] : [],
-  );
 }
 
 /** Node id and metadata of contract 3.2. */
@@ -327,14 +294,14 @@ function nodeOf(env: Environment, variables: Variables, defaults: MeshDefaults):
   const ip = env.INSTANCE_IP ?? "1.1.1.1";
   const name = env.POD_NAME ?? "";
   const namespace = env.POD_NAMESPACE ?? "";
-  const typed = prefixed(variables, "ISTIO_METAJSON_").map(([key, value]): [string, unknown] => [key, jsonOrText(value)]);
+  const typed = prefixedVariables(variables, "ISTIO_METAJSON_").map(([key, value]): [string, unknown] => [key, jsonOrText(value)]);
   const metadata = Object.fromEntries<unknown>([
     ["NAME", name],
     ["NAMESPACE", namespace],
     ["INSTANCE_IPS", ip],
     ["NODE_NAME", env.NODE_NAME ?? ""],
     ...defaults.metadata,
-    ...prefixed(variables, "ISTIO_META_"),
+    ...prefixedVariables(variables, "ISTIO_META_"),
     ...typed,
   ]);
   return { id: `ztunnel~${ip}~${name}.${namespace}~${namespace}.svc.cluster.local`, metadata };
