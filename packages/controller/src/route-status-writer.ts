@@ -11,7 +11,6 @@ import {
   type RouteObject,
   type RouteParentStatus,
   resources,
-  WorkQueue,
 } from "@fairway/kube";
 import type { Clock, Logger } from "@fairway/runtime";
 import { resolveBackend } from "./backends.ts";
@@ -21,6 +20,7 @@ import type { RejectionsOf } from "./refusals.ts";
 import type { RouteKind } from "./route-reading.ts";
 import { type ParentWish, parentWishes } from "./route-status.ts";
 import { routeProblems } from "./routes.ts";
+import { keepStatusOf } from "./status-queue.ts";
 import { controllerName, isOurClass } from "./waypoint-classes.ts";
 
 export interface RouteStatusOptions {
@@ -73,28 +73,23 @@ function keepKind(options: RouteStatusOptions, kind: RouteKind, type: ResourceTy
     });
     return { generation: object.metadata.generation, parents };
   });
-  const queue = new WorkQueue({
-    name: `status of ${type.plural}`,
-    log,
-    clock,
-    handle: async (key) => {
-      const object = objects.get(key);
-      const wish = wishes.get(key);
-      if (object === undefined || wish === undefined) return;
-      const known = object.status?.parents ?? [];
-      const parents = merged(known, wish, new Date(clock.now()));
-      if (isDeepStrictEqual(plain(parents), plain(known))) return;
-      await write(client, type, object, parents);
-    },
-  });
-  for (const [key] of wishes.entries()) queue.add(key);
-  const subscription = wishes.subscribe((events) => {
-    for (const { type: what, key } of events) if (what !== "deleted") queue.add(key);
-  });
   const stack = new AsyncDisposableStack();
   stack.use(wishes);
-  stack.use(queue);
-  stack.use(subscription);
+  stack.use(
+    keepStatusOf({
+      type,
+      objects,
+      wishes,
+      clock,
+      log,
+      write: async (object, wish) => {
+        const known = object.status?.parents ?? [];
+        const parents = merged(known, wish, new Date(clock.now()));
+        if (isDeepStrictEqual(plain(parents), plain(known))) return;
+        await write(client, type, object, parents);
+      },
+    }),
+  );
   return stack;
 }
 

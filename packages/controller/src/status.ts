@@ -14,7 +14,6 @@ import {
   type ResourceType,
   resources,
   type WithConditions,
-  WorkQueue,
 } from "@fairway/kube";
 import type { Clock, Logger } from "@fairway/runtime";
 import type { Inputs } from "./inputs.ts";
@@ -24,6 +23,7 @@ import { rejectionsOf } from "./refusals.ts";
 import type { Rejection } from "./rejections.ts";
 import { targetsOf } from "./request-policies.ts";
 import { keepRouteStatus } from "./route-status-writer.ts";
+import { keepStatusOf } from "./status-queue.ts";
 import { type TargetFacts, waypointCondition } from "./target-status.ts";
 import { untilAborted } from "./until-aborted.ts";
 import type { Binding } from "./waypoints.ts";
@@ -125,27 +125,14 @@ function keepWritten<T extends WithConditions>(
   wishes: Collection<Wishes>,
   { fieldManager, owned }: { readonly fieldManager: string; readonly owned: readonly string[] },
 ): AsyncDisposable {
-  const queue = new WorkQueue({
-    name: `status of ${type.plural}`,
-    log,
+  return keepStatusOf({
+    type,
+    objects,
+    wishes,
     clock,
-    handle: async (key) => {
-      const object = objects.get(key);
-      const wished = wishes.get(key);
-      if (object === undefined || wished === undefined) return;
-      await applyConditions(client, type, object, wished.conditions, { fieldManager, owned, now: new Date(clock.now()) });
-    },
+    log,
+    write: (object, { conditions }) => applyConditions(client, type, object, conditions, { fieldManager, owned, now: new Date(clock.now()) }),
   });
-  const subscription = wishes.subscribe((events) => {
-    for (const { type: what, key } of events) if (what !== "deleted") queue.add(key);
-  });
-  for (const [key] of wishes.entries()) queue.add(key);
-  return {
-    [Symbol.asyncDispose]: async () => {
-      subscription[Symbol.dispose]();
-      await queue[Symbol.asyncDispose]();
-    },
-  };
 }
 
 /** What a ztunnel says counts for more than what we expected it to say. */
