@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { serveParent } from "../child.ts";
 import { openCarrier } from "./carriers.ts";
+import { closedLoops, percentiles } from "./closed-loops.ts";
 import { grpcLoad } from "./grpc-load.ts";
 import { HttpConnection } from "./http-connection.ts";
 import type { WaypointLoad, WaypointLoadResult } from "./measures.ts";
@@ -13,26 +14,17 @@ const warmUpPerConnectionMs = 5;
 async function requests({ authority, target, connections, ms }: WaypointLoad & { kind: "requests" }): Promise<WaypointLoadResult> {
   await using carrier = await openCarrier(authority, target);
   const open = await Promise.all(Array.from({ length: connections }, async () => new HttpConnection(await carrier.stream())));
-  let [measuring, running] = [false, true];
-  const latencies: number[] = [];
-  const loops = open.map(async (connection) => {
-    while (running) {
-      const sent = performance.now();
-      await connection.get("/");
-      if (measuring) latencies.push(performance.now() - sent);
-    }
-  });
-  await sleep(warmUpMs + connections * warmUpPerConnectionMs);
-  measuring = true;
-  const start = performance.now();
-  await sleep(ms);
-  measuring = false;
-  const seconds = (performance.now() - start) / 1000;
-  running = false;
-  await Promise.all(loops);
+  const answered = async (connection: HttpConnection): Promise<"answered"> => {
+    await connection.get("/");
+    return "answered";
+  };
+  const measured = await closedLoops(
+    open.map((connection) => () => answered(connection)),
+    { warmUpMs: warmUpMs + connections * warmUpPerConnectionMs, ms },
+  );
   const failures = open.reduce((sum, { failures: failed }) => sum + failed, 0);
   for (const connection of open) connection.close();
-  return { count: latencies.length, seconds, failures, latency: percentiles(latencies) };
+  return { ...measured, failures };
 }
 
 async function paced({ authority, target, connections, perSecond, ms }: WaypointLoad & { kind: "paced" }): Promise<WaypointLoadResult> {
@@ -89,12 +81,6 @@ async function probe({ authority, target }: WaypointLoad): Promise<WaypointLoadR
   }
 }
 
-function percentiles(latencies: number[]): NonNullable<WaypointLoadResult["latency"]> {
-  latencies.sort((a, b) => a - b);
-  const at = (share: number): number => (latencies[Math.floor(latencies.length * share)] ?? 0) * 1000;
-  return { p50: at(0.5), p90: at(0.9), p99: at(0.99) };
-}
-
 serveParent(async (load: WaypointLoad | { kind: "hello" }): Promise<unknown> => {
   switch (load.kind) {
     case "requests":
@@ -102,7 +88,7 @@ serveParent(async (load: WaypointLoad | { kind: "hello" }): Promise<unknown> => 
     case "paced":
       return paced(load);
     case "grpc":
-      return grpcLoad(load, percentiles);
+      return grpcLoad(load);
     case "body":
       return body(load);
     case "probe":
