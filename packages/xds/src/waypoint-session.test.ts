@@ -139,7 +139,7 @@ const protocols = [
 for (const [protocol, converse, names] of protocols) {
   test(`whatever changes and is answered in whatever order, the client ends with what the sources hold: ${protocol}`, async (t) => {
     await fc.assert(
-      fc.asyncProperty(steps, async (todo) => {
+      fc.asyncProperty(steps, async (course) => {
         const client = converse();
         const held = new Map<Type, Map<string, string>>(all.map((type) => [type, new Map()]));
         const wanted = new Map<Type, Map<string, string>>(all.map((type) => [type, new Map()]));
@@ -165,7 +165,7 @@ for (const [protocol, converse, names] of protocols) {
           else client.nack("a: no", names(type) as never);
         };
         for (const type of all) client.ask(type, names(type) as never);
-        for (const step of todo) {
+        for (const step of course) {
           if (step === "ack" || step === "nack") answer(step);
           else if (step === "tick") await client.clock.advance(15);
           else {

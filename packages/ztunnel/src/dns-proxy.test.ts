@@ -36,16 +36,16 @@ async function served(t: ExecutionContext, config: DnsConfig, options: Partial<T
   return { mesh, proxy, port, ask: (message) => askUdp(t, at(1), port, message) };
 }
 
-/** The stub resolver that Node has inside, which is not ours. */
-function stub(port: number): Resolver {
+/** The resolver of a pod: the one that Node has inside, which is not ours. */
+function podResolver(port: number): Resolver {
   const client = new Resolver({ tries: 1, timeout: 20_000 });
   client.setServers([`${at(1)}:${port}`]);
   return client;
 }
 
-test.serial("a stub resolver finds services of the mesh by A and AAAA, and learns what there is not", async (t) => {
+test.serial("the resolver of a pod finds services of the mesh by A and AAAA, and learns what there is not", async (t) => {
   const { port, mesh } = await served(t, dnsConfig(at(1), []));
-  const client = stub(port);
+  const client = podResolver(port);
   t.deepEqual(await client.resolve4("api.default.svc.cluster.local", { ttl: true }), [{ address: "10.0.0.1", ttl: 30 }]);
   t.deepEqual(await client.resolve4("API.default"), ["10.0.0.1"]);
   t.deepEqual(await client.resolve6("dual.default"), ["fd00::1"]);
@@ -64,7 +64,7 @@ test.serial("a stub resolver finds services of the mesh by A and AAAA, and learn
 
 test.serial("IPv6 addresses are not given out where IPv6 is switched off, and the name is still ours", async (t) => {
   const { port } = await served(t, dnsConfig(at(1), [], { ipv6: false }));
-  await t.throwsAsync(stub(port).resolve6("dual.default"), { code: "ENODATA" });
+  await t.throwsAsync(podResolver(port).resolve6("dual.default"), { code: "ENODATA" });
 });
 
 test.serial("what is not the mesh's passes as it is: every type, every record, the resolver's code", async (t) => {
@@ -80,7 +80,7 @@ test.serial("what is not the mesh's passes as it is: every type, every record, t
   const answer = await ask(question1);
   t.deepEqual(answer, response(question1, { records: [recordOf(typeNumbers.unheardOf, opaque)], flags: 0x8180 }), "only the claim to authority is gone");
   t.deepEqual(nth(asked).message.subarray(2), question1.subarray(2), "the question is not rewritten");
-  await t.throwsAsync(stub(port).resolve4("nobody.example"), { code: "ENOTFOUND" });
+  await t.throwsAsync(podResolver(port).resolve4("nobody.example"), { code: "ENOTFOUND" });
   const tcp = new DnsClient(t, at(1), port);
   tcp.send(question("x.example", typeNumbers.txt));
   t.is(addressCount(nth(await tcp.answers(1))), 1);
@@ -263,9 +263,9 @@ test.serial("an answer too long for a datagram is cut and whole over TCP; a clie
   const whole = await ask(large);
   t.is(addressCount(whole), 200);
   t.is(whole.readUInt16BE(2) & 0x0200, 0);
-  const found = await stub(port).resolve4(hostname);
-  t.is(new Set(found).size, 200, "a stub resolver asks again over TCP by itself");
-  const again = await stub(port).resolve4(hostname);
+  const found = await podResolver(port).resolve4(hostname);
+  t.is(new Set(found).size, 200, "the resolver of a pod asks again over TCP by itself");
+  const again = await podResolver(port).resolve4(hostname);
   t.notDeepEqual(found, again, "in no fixed order");
 });
 
@@ -330,7 +330,7 @@ test.serial("a drain answers what was asked, and then nobody listens", async (t)
   const drained = proxy.drain({ signal: new AbortController().signal });
   idle.socket.on("end", () => idle.socket.end());
   await idle.closed;
-  await t.throwsAsync(stub(port).resolve4("api.default"), { code: "ECONNREFUSED" }, "nobody shares the port here");
+  await t.throwsAsync(podResolver(port).resolve4("api.default"), { code: "ECONNREFUSED" }, "nobody shares the port here");
   nth(held).reply(response(nth(held).message, {}));
   t.is(codeOf(await waiting), 0);
   await drained;

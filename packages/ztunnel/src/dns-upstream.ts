@@ -13,7 +13,7 @@ import { DnsFrames, dnsFrame } from "./dns-frames.ts";
 import type { DnsProtocol } from "./dns-metrics.ts";
 import { ztunnelError } from "./failure.ts";
 
-/** From the question to its failure: what stub resolvers wait. */
+/** From the question to its failure: what the resolvers of pods wait. */
 const dnsUpstreamTimeoutMs = 5_000;
 /** Silence after which the question is asked once more. */
 const retryAfterMs = 1_500;
