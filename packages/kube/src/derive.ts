@@ -5,7 +5,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import type { Collection, CollectionEvent } from "./collection.ts";
-import { KeyedStore } from "./keyed-store.ts";
+import { StoredCollection } from "./keyed-store.ts";
 
 /** A collection by another question than its key: `index(pods, (pod) => [pod.spec.nodeName])`. */
 export interface Index<T> {
@@ -80,12 +80,11 @@ interface Dependency {
   readonly subscription: Disposable;
 }
 
-class DerivedCollection<T, U> implements Derived<U> {
+class DerivedCollection<T, U> extends StoredCollection<U> implements Derived<U> {
   readonly synced: Promise<void>;
   readonly #source: Collection<T>;
   readonly #transform: (object: T, key: string, fetch: Fetch) => Iterable<readonly [string, U]>;
   readonly #equal: (a: U, b: U) => boolean;
-  readonly #store: KeyedStore<U> = new KeyedStore();
   /** Result keys by source key. */
   readonly #outputs = new Map<string, readonly string[]>();
   readonly #owners = new Map<string, string>();
@@ -97,6 +96,7 @@ class DerivedCollection<T, U> implements Derived<U> {
   readonly #subscription: Disposable;
 
   constructor(source: Collection<T>, transform: (object: T, key: string, fetch: Fetch) => Iterable<readonly [string, U]>, { equal }: DeriveOptions<U>) {
+    super();
     this.#source = source;
     this.#transform = transform;
     this.#equal = equal ?? isDeepStrictEqual;
@@ -104,22 +104,6 @@ class DerivedCollection<T, U> implements Derived<U> {
     this.#recompute([...source.entries()].map(([key]) => key));
     this.synced = this.#whenSynced();
     this.synced.catch(() => undefined);
-  }
-
-  get(key: string): U | undefined {
-    return this.#store.get(key);
-  }
-
-  list(): Iterable<U> {
-    return this.#store.list();
-  }
-
-  entries(): Iterable<[string, U]> {
-    return this.#store.entries();
-  }
-
-  subscribe(listener: (events: readonly CollectionEvent<U>[]) => void): Disposable {
-    return this.#store.subscribe(listener);
   }
 
   [Symbol.dispose](): void {
@@ -141,7 +125,7 @@ class DerivedCollection<T, U> implements Derived<U> {
     const pending = [...new Set(keys)];
     // Grows while it is walked: an object that gave up a key makes way for another one.
     for (const key of pending) pending.push(...this.#recomputeOne(key, events));
-    this.#store.emit(merge(events));
+    this.store.emit(merge(events));
   }
 
   /** Runs the transform for one source object; returns source keys that now get a result key this one gave up. */
@@ -156,7 +140,7 @@ class DerivedCollection<T, U> implements Derived<U> {
       this.#contenders.get(old)?.delete(key);
       if (this.#owners.get(old) !== key) continue;
       this.#owners.delete(old);
-      push(events, this.#store.put(old, undefined));
+      push(events, this.store.put(old, undefined));
       freed.push(...(this.#contenders.get(old) ?? none));
       this.#contenders.delete(old);
     }
@@ -167,8 +151,8 @@ class DerivedCollection<T, U> implements Derived<U> {
         continue;
       }
       this.#owners.set(resultKey, key);
-      const known = this.#store.get(resultKey);
-      if (known === undefined || !this.#equal(known, value)) push(events, this.#store.put(resultKey, value));
+      const known = this.store.get(resultKey);
+      if (known === undefined || !this.#equal(known, value)) push(events, this.store.put(resultKey, value));
     }
     if (results.size === 0) this.#outputs.delete(key);
     else this.#outputs.set(key, [...results.keys()]);
@@ -293,34 +277,18 @@ class CollectionIndex<T> implements Index<T>, Disposable {
   }
 }
 
-class JoinedCollection<T> implements Derived<T> {
+class JoinedCollection<T> extends StoredCollection<T> implements Derived<T> {
   readonly synced: Promise<void>;
   readonly #sources: readonly Collection<T>[];
-  readonly #store: KeyedStore<T> = new KeyedStore();
   readonly #subscriptions: readonly Disposable[];
 
   constructor(sources: readonly Collection<T>[]) {
+    super();
     this.#sources = sources;
-    for (const source of [...sources].reverse()) for (const [key, object] of source.entries()) this.#store.put(key, object);
+    for (const source of [...sources].reverse()) for (const [key, object] of source.entries()) this.store.put(key, object);
     this.#subscriptions = sources.map((source) => source.subscribe((events) => this.#changed(events)));
     this.synced = Promise.all(sources.map(({ synced }) => synced)).then(() => undefined);
     this.synced.catch(() => undefined);
-  }
-
-  get(key: string): T | undefined {
-    return this.#store.get(key);
-  }
-
-  list(): Iterable<T> {
-    return this.#store.list();
-  }
-
-  entries(): Iterable<[string, T]> {
-    return this.#store.entries();
-  }
-
-  subscribe(listener: (events: readonly CollectionEvent<T>[]) => void): Disposable {
-    return this.#store.subscribe(listener);
   }
 
   [Symbol.dispose](): void {
@@ -331,9 +299,9 @@ class JoinedCollection<T> implements Derived<T> {
     const changes: CollectionEvent<T>[] = [];
     for (const { key } of events) {
       const current = this.#sources.map((source) => source.get(key)).find((object) => object !== undefined);
-      if (current !== this.#store.get(key)) push(changes, this.#store.put(key, current));
+      if (current !== this.store.get(key)) push(changes, this.store.put(key, current));
     }
-    this.#store.emit(changes);
+    this.store.emit(changes);
   }
 }
 

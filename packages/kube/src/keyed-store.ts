@@ -51,39 +51,45 @@ export class KeyedStore<T> {
   }
 }
 
+/** A collection as everybody sees it: what its store holds. Only the collection itself changes that. */
+export abstract class StoredCollection<T> implements Collection<T> {
+  abstract readonly synced: Promise<void>;
+  protected readonly store: KeyedStore<T> = new KeyedStore();
+
+  get(key: string): T | undefined {
+    return this.store.get(key);
+  }
+
+  list(): Iterable<T> {
+    return this.store.list();
+  }
+
+  entries(): Iterable<[string, T]> {
+    return this.store.entries();
+  }
+
+  subscribe(listener: (events: readonly CollectionEvent<T>[]) => void): Disposable {
+    return this.store.subscribe(listener);
+  }
+}
+
 /** A collection that its owner fills by hand: what a test feeds, or a fact that does not come from Kubernetes. */
-export class MutableCollection<T> implements Collection<T> {
+export class MutableCollection<T> extends StoredCollection<T> {
   readonly synced: Promise<void> = Promise.resolve();
-  readonly #store: KeyedStore<T> = new KeyedStore();
   readonly #keyOf: (object: T) => string;
 
   constructor(keyOf: (object: T) => string, initial: Iterable<T> = []) {
+    super();
     this.#keyOf = keyOf;
     this.set(...initial);
   }
 
-  get(key: string): T | undefined {
-    return this.#store.get(key);
-  }
-
-  list(): Iterable<T> {
-    return this.#store.list();
-  }
-
-  entries(): Iterable<[string, T]> {
-    return this.#store.entries();
-  }
-
-  subscribe(listener: (events: readonly CollectionEvent<T>[]) => void): Disposable {
-    return this.#store.subscribe(listener);
-  }
-
   /** Adds or replaces; one batch of events. */
   set(...objects: readonly T[]): void {
-    this.#store.emit(objects.flatMap((object) => this.#store.put(this.#keyOf(object), object) ?? []));
+    this.store.emit(objects.flatMap((object) => this.store.put(this.#keyOf(object), object) ?? []));
   }
 
   delete(...keys: readonly string[]): void {
-    this.#store.emit(keys.flatMap((key) => this.#store.put(key, undefined) ?? []));
+    this.store.emit(keys.flatMap((key) => this.store.put(key, undefined) ?? []));
   }
 }

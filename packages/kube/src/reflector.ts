@@ -9,9 +9,9 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import { Backoff, type Clock, type Logger, MeshError, TaskGroup } from "@fairway/runtime";
-import { type Collection, type CollectionEvent, type KubeObject, objectKey, type ResourceType, type Selection } from "./collection.ts";
+import { type CollectionEvent, type KubeObject, objectKey, type ResourceType, type Selection } from "./collection.ts";
 import { statusError } from "./errors.ts";
-import { KeyedStore } from "./keyed-store.ts";
+import { StoredCollection } from "./keyed-store.ts";
 import type { KubeMetrics } from "./metrics.ts";
 import { apiVersionOf, queryOf, resourcePath, selectionQuery } from "./paths.ts";
 import type { Transport } from "./transport.ts";
@@ -51,10 +51,9 @@ interface ListPage<T> {
 
 type Ending = "closed" | "expired" | "silent";
 
-export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisposable {
+export class Reflector<T extends KubeObject> extends StoredCollection<T> implements AsyncDisposable {
   readonly synced: Promise<void>;
   readonly #options: ReflectorOptions<T>;
-  readonly #store: KeyedStore<T> = new KeyedStore();
   readonly #tasks: TaskGroup;
   readonly #backoff: Backoff;
   readonly #settle: PromiseWithResolvers<void> = Promise.withResolvers();
@@ -63,6 +62,7 @@ export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisp
   #freshAt: number;
 
   constructor(options: ReflectorOptions<T>) {
+    super();
     this.#options = options;
     this.#freshAt = options.clock.monotonic();
     this.#backoff = new Backoff({ initialMs: 200, maxMs: 30_000, jitter: 0.3, random: options.random });
@@ -72,22 +72,6 @@ export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisp
     this.#tasks = new TaskGroup(options.log);
     options.metrics?.track(options.type.plural, () => (options.clock.monotonic() - this.#freshAt) / 1000);
     this.#tasks.run(`watch of ${options.type.plural}`, (signal) => this.#run(signal));
-  }
-
-  get(key: string): T | undefined {
-    return this.#store.get(key);
-  }
-
-  list(): Iterable<T> {
-    return this.#store.list();
-  }
-
-  entries(): Iterable<[string, T]> {
-    return this.#store.entries();
-  }
-
-  subscribe(listener: (events: readonly CollectionEvent<T>[]) => void): Disposable {
-    return this.#store.subscribe(listener);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -137,7 +121,7 @@ export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisp
     this.#unserved += 1;
     if (this.#unserved === 1)
       log.info("the API server does not serve this type; it counts as empty until it does", { resource: type.plural, group: type.group });
-    if (this.#unserved >= unservedConfirmations || this.#store.size === 0) {
+    if (this.#unserved >= unservedConfirmations || this.store.size === 0) {
       this.#replaceAll([]);
       this.#settle.resolve();
     }
@@ -165,12 +149,12 @@ export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisp
 
   #replaceAll(items: readonly T[]): void {
     const present = new Map(items.map((item) => [objectKey(item), item]));
-    const gone = [...this.#store.entries()].flatMap(([key]) => (present.has(key) ? [] : (this.#store.put(key, undefined) ?? [])));
+    const gone = [...this.store.entries()].flatMap(([key]) => (present.has(key) ? [] : (this.store.put(key, undefined) ?? [])));
     const changed = [...present].flatMap(([key, item]) => {
-      const known = this.#store.get(key);
-      return known !== undefined && isDeepStrictEqual(known, item) ? [] : (this.#store.put(key, item) ?? []);
+      const known = this.store.get(key);
+      return known !== undefined && isDeepStrictEqual(known, item) ? [] : (this.store.put(key, item) ?? []);
     });
-    this.#store.emit([...gone, ...changed]);
+    this.store.emit([...gone, ...changed]);
   }
 
   async #watch(stop: AbortSignal): Promise<Ending> {
@@ -217,12 +201,12 @@ export class Reflector<T extends KubeObject> implements Collection<T>, AsyncDisp
         }
         this.#resourceVersion = object.metadata.resourceVersion ?? this.#resourceVersion;
         if (type === "BOOKMARK") continue;
-        const event = this.#store.put(objectKey(object), type === "DELETED" ? undefined : this.#prepare(object));
+        const event = this.store.put(objectKey(object), type === "DELETED" ? undefined : this.#prepare(object));
         if (event !== undefined) events.push(event);
       }
       return false;
     } finally {
-      this.#store.emit(events);
+      this.store.emit(events);
     }
   }
 

@@ -1,5 +1,5 @@
 /** The Kubernetes objects this cluster reads and writes, reduced to the fields it honours, and the address of each kind. */
-import type { KubeObject, ResourceType } from "@fairway/kube";
+import type { KubeObject, Probe, ResourceType } from "@fairway/kube";
 
 export interface LabelSelector {
   matchLabels?: Record<string, string>;
@@ -53,18 +53,6 @@ export interface EnvVar {
     configMapKeyRef?: { name: string; key: string; optional?: boolean };
     secretKeyRef?: { name: string; key: string; optional?: boolean };
   };
-}
-
-export interface Probe {
-  httpGet?: { path?: string; port: number | string; host?: string; scheme?: string; httpHeaders?: { name: string; value: string }[] };
-  tcpSocket?: { port: number | string; host?: string };
-  exec?: { command?: string[] };
-  grpc?: { port: number; service?: string };
-  initialDelaySeconds?: number;
-  periodSeconds?: number;
-  timeoutSeconds?: number;
-  successThreshold?: number;
-  failureThreshold?: number;
 }
 
 export interface LifecycleHandler {

@@ -3,9 +3,10 @@ import { request as httpRequest } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import type { Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
+import type { Probe } from "@fairway/kube";
 import type { PodNetwork } from "@fairway/linux";
 import { MeshError, messageOf } from "@fairway/runtime";
-import type { Container, Probe } from "../resources.ts";
+import type { Container } from "../resources.ts";
 import type { ProbeResult } from "./probe-loop.ts";
 
 export interface ProbeTarget {

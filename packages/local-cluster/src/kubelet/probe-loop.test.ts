@@ -1,6 +1,6 @@
+import type { Probe } from "@fairway/kube";
 import { ManualClock } from "@fairway/runtime";
 import test from "ava";
-import type { Probe } from "../resources.ts";
 import { ProbeCount, probeLoop, type Verdict } from "./probe-loop.ts";
 
 test("a verdict changes only after its threshold of equal results in a row", (t) => {

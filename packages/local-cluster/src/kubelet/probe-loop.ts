@@ -1,6 +1,7 @@
 /** When a probe runs and what its results add up to: delays, thresholds, and the verdict that changes only when a threshold is met. */
+
+import type { Probe } from "@fairway/kube";
 import type { Clock } from "@fairway/runtime";
-import type { Probe } from "../resources.ts";
 
 export interface ProbeResult {
   readonly ok: boolean;
