@@ -1,7 +1,7 @@
 /** Traffic between networks through running pods and an east-west gateway that sees nothing of it (ztunnel contract 1.10, 5.5). */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { type ConnectRequest, defaultServerSettings } from "@fairway/hbone";
+import { type ConnectRequest, defaultServerSettings, type TunnelEngine } from "@fairway/hbone";
 import { networkId, parseIp, parseSpiffeId, type Service, type SpiffeId, type Workload } from "@fairway/model";
 import { createMeshTls, parseRevocationLists } from "@fairway/pki";
 import { systemClock } from "@fairway/runtime";
@@ -42,6 +42,15 @@ async function gateway(t: ExecutionContext, mesh: TestMesh, { host, as, towards 
   return { asked, carried, tunnels: () => tunnels };
 }
 
+/** The server's side of `engine`, writing down what it is asked for. */
+function listening(engine: TunnelEngine, heard: ConnectRequest[]): TunnelEngine["serve"] {
+  return (transport, settings, onConnect) =>
+    engine.serve(transport, settings, (exchange) => {
+      heard.push(exchange.request);
+      onConnect(exchange);
+    });
+}
+
 interface Given {
   readonly sans?: readonly SpiffeId[];
   readonly gatewayIs?: string;
@@ -71,17 +80,21 @@ async function start(
   const mesh = new TestMesh(t, { change, ...(ca === undefined ? {} : { authority: ca.authority }) });
   const revocation = new Revocation({ lists: [], metrics: mesh.parts.metrics });
   if (ca !== undefined) Object.assign(mesh.parts, { revocation, tls: createMeshTls({ clock: systemClock, isRevoked: revocation.isRevoked }) });
+  const arrived: ConnectRequest[] = [];
+  const { engine } = mesh.parts;
+  Object.assign(mesh.parts, { engine: { ...engine, serve: listening(engine, arrived) } });
   await mesh.pod("b", at(2), undefined, undefined, { network: far });
+  Object.assign(mesh.parts, { engine });
   const a = await mesh.pod("a", at(1), () => ({ ip: "10.96.0.1", port: 80 }), undefined, { network: near });
   const edges = await gateway(t, mesh, { host: at(3), as: gatewayIs, towards: at(2) });
-  return { mesh, a, edges, app, revocation, dial: () => client(t, at(1), a.port("outbound") ?? 0) };
+  return { mesh, a, edges, arrived, app, revocation, dial: () => client(t, at(1), a.port("outbound") ?? 0) };
 }
 
 const lines = (mesh: TestMesh, direction: string): string[] =>
   mesh.accessLines().filter((line) => line.includes("connection complete") && line.includes(`direction="${direction}"`));
 
 test.serial("a connection crosses networks in a tunnel within a tunnel, with both ends proven to each other and the gateway to one", async (t) => {
-  const { mesh, edges, dial } = await start(t);
+  const { mesh, edges, arrived, dial } = await start(t);
   const socket = await dial();
   socket.end("nobody reads this on the way");
   t.is((await readAll(socket)).toString(), "nobody reads this on the way");
@@ -90,6 +103,10 @@ test.serial("a connection crosses networks in a tunnel within a tunnel, with bot
   const [outer] = edges.asked;
   t.is(outer?.authority, "web.default.svc.cluster.local:80");
   t.is(outer?.forwardedNetwork, undefined, "only the inner CONNECT tells the network");
+  t.deepEqual(
+    arrived.map(({ authority, forwardedNetwork }) => [authority, forwardedNetwork]),
+    [["web.default.svc.cluster.local:80", "near"]],
+  );
   t.false(Buffer.concat(edges.carried).includes("nobody reads"));
 
   const [outbound = ""] = lines(mesh, "outbound");

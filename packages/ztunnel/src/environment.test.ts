@@ -72,6 +72,8 @@ for (const [address, env, expected] of [
 ] as const) {
   test(`control plane address: ${address}`, (t) => {
     t.is(readConfig(env, bare).xds.address, expected);
+    const ofCa = "XDS_ADDRESS" in env ? { CA_ADDRESS: env.XDS_ADDRESS } : env;
+    t.is(readConfig(ofCa, bare).ca.address, expected, "the CA's");
   });
 }
 
