@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { type ClientHttp2Session, connect as http2Connect } from "node:http2";
 import { connect as tcpConnect } from "node:net";
+import { engineNames, type ServerTunnel, type TunnelEngine, tunnelEngine } from "@fairway/hbone";
 import { parseSpiffeId } from "@fairway/model";
 import { ManualClock } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
@@ -31,7 +32,11 @@ class Victim {
   /** Pod b, whose application echoes, with these bounds. */
   static async start(t: ExecutionContext, limits: Partial<IdleTunnelLimits>, options: Partial<TestMeshOptions> = {}): Promise<Victim> {
     const app = await application(t, at(2), (socket) => void socket.pipe(socket));
-    const mesh = new TestMesh(t, { change: { workloads: [workload("a", at(1)), workload("b", at(2))] }, config: { ...plenty, ...limits }, ...options });
+    const mesh = new TestMesh(t, {
+      change: { workloads: [workload("a", at(1)), workload("b", at(2)), workload("c", at(3))] },
+      config: { ...plenty, ...limits },
+      ...options,
+    });
     await mesh.pod("b", at(2));
     return new Victim(t, mesh, app.port);
   }
@@ -136,3 +141,39 @@ test.serial("a tunnel without a stream is sent away after its time, counted from
   await eventually(t, () => victim.sentAway.length === 3);
   t.deepEqual(victim.sentAway, ["unused", "used", "busy"]);
 });
+
+for (const name of engineNames) {
+  test.serial(`a peer that does not let go of a tunnel that was sent away is cut off (${name})`, async (t) => {
+    const clock = new ManualClock();
+    const victim = await Victim.start(t, { inboundIdleMs: 1_000 }, { clock });
+    const { mesh } = victim;
+    const engine = tunnelEngine(name);
+    const { promise: served, resolve } = Promise.withResolvers<ServerTunnel>();
+    Object.assign(mesh.parts, {
+      engine: {
+        ...engine,
+        serve: (...given: Parameters<TunnelEngine["serve"]>) => {
+          const tunnel = engine.serve(...given);
+          resolve(tunnel);
+          return tunnel;
+        },
+      },
+    });
+    await mesh.pod("c", at(3));
+    const { tls, certificates } = mesh.parts;
+    const certificate = await certificates.fetch(parseSpiffeId("spiffe://cluster.local/ns/default/sa/a"), { signal, priority: "realtime" });
+    const raw = tcpConnect({ host: at(3), port: 15_008, allowHalfOpen: true });
+    await once(raw, "connect");
+    t.teardown(() => raw.destroy());
+    const { socket } = await tls.connect(raw, certificate, [parseSpiffeId("spiffe://cluster.local/ns/default/sa/c")], { signal });
+    socket.on("error", () => {});
+    // The preface, our SETTINGS and an answer to theirs; after that not a word, not even a FIN.
+    socket.write(Buffer.concat([Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1"), Buffer.from("000000040000000000000000040100000000", "hex")]));
+    await once(socket.resume(), "data");
+    const tunnel = await served;
+    await clock.advance(1_000);
+    await clock.advance(10_000);
+    await tunnel.closed;
+    t.pass();
+  });
+}

@@ -3,6 +3,7 @@
  * number for ever; here the oldest ones are sent away by GOAWAY, beyond a number and after a time. New ones are never refused for their sake, and
  * an honest peer opens another one when it needs it.
  */
+import type { ServerTunnel } from "@fairway/hbone";
 import type { SpiffeId } from "@fairway/model";
 import type { Clock } from "@fairway/runtime";
 import type { ZtunnelMetrics } from "./metrics.ts";
@@ -22,6 +23,12 @@ export interface IdleTunnelsOptions {
   readonly metrics: Pick<ZtunnelMetrics, "overloads">;
 }
 
+/** From the GOAWAY to the end of a tunnel that still carries nothing: an honest peer lets go within a round trip. */
+const lingerMs = 10_000;
+
+/** The server's end of a tunnel. */
+type Ends = Pick<ServerTunnel, "drain" | "destroy">;
+
 /** One tunnel, told of its streams; dispose when it is gone. */
 export interface TunnelUse extends Disposable {
   began(): void;
@@ -30,7 +37,7 @@ export interface TunnelUse extends Disposable {
 
 interface Entry {
   readonly peer: SpiffeId;
-  readonly drain: () => void;
+  readonly tunnel: Ends;
   streams: number;
   idleSince: number;
 }
@@ -51,9 +58,9 @@ export class IdleTunnels {
     this.#metrics = metrics;
   }
 
-  /** A tunnel that `peer` has proven itself for; `drain` sends GOAWAY, after which it ends with its last stream. */
-  follow(peer: SpiffeId, drain: () => void): TunnelUse {
-    const entry: Entry = { peer, drain, streams: 0, idleSince: 0 };
+  /** A tunnel that `peer` has proven itself for, from its beginning. */
+  follow(peer: SpiffeId, tunnel: Ends): TunnelUse {
+    const entry: Entry = { peer, tunnel, streams: 0, idleSince: 0 };
     this.#rest(entry);
     return {
       began: () => {
@@ -93,8 +100,16 @@ export class IdleTunnels {
     const [oldest] = tunnels;
     if (oldest === undefined) return;
     this.#metrics.overloads.inc({ bound });
-    this.#remove(oldest);
-    oldest.drain();
+    this.#sendAway(oldest);
+  }
+
+  /** Streams that cross the GOAWAY are served; whoever answers it with nothing is cut off. */
+  #sendAway(entry: Entry): void {
+    this.#remove(entry);
+    entry.tunnel.drain();
+    this.#clock.schedule(lingerMs, () => {
+      if (entry.streams === 0) entry.tunnel.destroy();
+    });
   }
 
   /** One timer for all: they are in the order in which their time is over. A tunnel that was used since is only looked at late. */
@@ -113,8 +128,7 @@ export class IdleTunnels {
     const due = this.#clock.monotonic() - this.#limits.inboundIdleMs;
     for (const entry of this.#idle) {
       if (entry.idleSince > due) return;
-      this.#remove(entry);
-      entry.drain();
+      this.#sendAway(entry);
     }
   }
 }

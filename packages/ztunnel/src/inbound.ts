@@ -123,7 +123,7 @@ export class Inbound {
     }
     const settings = { ...defaultServerSettings, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, frameSize: config.frameSize };
     const peer: Peer = { address, local, identity: proven.peer, revoked: undefined };
-    using use = idleTunnels.follow(proven.peer, () => tunnel.drain());
+    using use = idleTunnels.follow(proven.peer, { drain: () => tunnel.drain(), destroy: () => tunnel.destroy() });
     const tunnel = engine.serve(proven.socket, settings, (exchange) => {
       use.began();
       tasks.run("inbound stream", () => this.#serveStream(exchange, peer).finally(use.ended));
