@@ -25,7 +25,7 @@ export interface Tunnel extends Disposable {
 }
 
 /** A process that has hardly any of its machine misses the deadline of its own PINGs, which other tests are about. */
-const withoutPings = { pingIntervalMs: 3_600_000 };
+export const withoutPings: Pick<TunnelSettings, "pingIntervalMs"> = { pingIntervalMs: 3_600_000 };
 
 /** Both ends of a tunnel over a new connection. */
 export async function makeTunnel(

@@ -5,7 +5,7 @@ import { errorCode } from "@fairway/runtime";
 import test from "ava";
 import { hostileCompliance } from "../compliance/hostile-compliance.ts";
 import { type Link, memoryLink, tcpLink, tlsLink } from "../compliance/link.ts";
-import { forever, tunnelCompliance } from "../compliance/tunnel-compliance.ts";
+import { forever, tunnelCompliance, withoutPings } from "../compliance/tunnel-compliance.ts";
 import { defaultClientSettings, defaultServerSettings } from "../settings.ts";
 import { createLeanEngine, leanEngine } from "./index.ts";
 
@@ -13,8 +13,8 @@ import { createLeanEngine, leanEngine } from "./index.ts";
 async function nestedLink(): Promise<Link> {
   const outer = await tcpLink();
   const far = Promise.withResolvers<Duplex>();
-  leanEngine.serve(outer.server, defaultServerSettings, (exchange) => far.resolve(exchange.accept({}).duplex()));
-  const tunnel = await leanEngine.connect(outer.client, defaultClientSettings, { signal: forever });
+  leanEngine.serve(outer.server, { ...defaultServerSettings, ...withoutPings }, (exchange) => far.resolve(exchange.accept({}).duplex()));
+  const tunnel = await leanEngine.connect(outer.client, { ...defaultClientSettings, ...withoutPings }, { signal: forever });
   const { stream } = await tunnel.open({ authority: "gateway.mesh:15008" }, { signal: forever });
   const client = stream.duplex();
   // The outer tunnel ends with its only stream.
