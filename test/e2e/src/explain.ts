@@ -16,7 +16,8 @@ export async function explainFailure(t: ExecutionContext, mesh: Mesh | undefined
       const text = await mesh.cluster.logs({ namespace, name }).catch((error: unknown) => `no log: ${String(error)}`);
       const lines = text.split("\n").filter(isTrouble);
       const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
-      t.log(`${namespace}/${name} on ${pod.spec.nodeName}, ${restarts} restarts, ${lines.length} lines of trouble`, ...lines.slice(-mostLines));
+      const head = `${namespace}/${name} on ${pod.spec.nodeName}, ${restarts} restarts, ${lines.length} lines of trouble`;
+      t.log([head, ...lines.slice(-mostLines)].join("\n"));
     }
   } catch (error) {
     t.log(`the proxies cannot be asked: ${String(error)}`);
