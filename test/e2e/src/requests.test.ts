@@ -236,7 +236,7 @@ test.serial("a mirror gets a copy of every request, and no answer of it is seen"
   );
   t.deepEqual([statuses, apps], [{ 200: 50 }, { "app-v1": 50 }]);
   let asked = 0;
-  await eventually("50 copies", async () => ((await receivedBy("v2")) - settled - ++asked === 50 ? true : undefined));
+  await eventually("50 copies", async () => ((await receivedBy("v2")) - settled - ++asked >= 50 ? true : undefined));
 });
 
 test.serial("tries that take too long are given up for others, within the time for the whole", async (t) => {
