@@ -64,7 +64,7 @@ withHelm("helm installs, upgrades, rolls back and uninstalls a chart with a defi
     await run("rollback", "rel", "1");
     t.deepEqual(await image(), { gateways: "true", image: "a:1" });
     t.regex(await run("list"), /rel\s+mesh\s+3/);
-    await run("uninstall", "rel", "--wait", "--timeout", "20s");
+    await run("uninstall", "rel", "--wait", "--timeout", "60s");
     t.is((await bench.send("GET", "/apis/apps/v1/namespaces/mesh/deployments/rel")).code, 404);
     t.is((await bench.send("GET", "/apis/example.com/v1/namespaces/mesh/widgets/w")).code, 404);
   } finally {

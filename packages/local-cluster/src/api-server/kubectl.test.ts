@@ -57,20 +57,20 @@ withKubectl("kubectl applies, gets, describes, labels, annotates, scales, waits 
   await ok("annotate pod box -n shop note=hello");
   await ok("scale deployment/web -n shop --replicas=5");
   t.is(await ok("get deployment web -n shop -o jsonpath={.spec.replicas}"), "5");
-  await ok("wait --for=condition=Established crd/gateways.gateway.networking.k8s.io --timeout=10s");
-  await ok("wait --for=delete pod/none -n shop --timeout=10s");
+  await ok("wait --for=condition=Established crd/gateways.gateway.networking.k8s.io --timeout=60s");
+  await ok("wait --for=delete pod/none -n shop --timeout=60s");
   t.regex(await ok("get all -n shop"), /pod\/box/);
   t.regex(await ok("api-resources --api-group=gateway.networking.k8s.io"), /httproutes/);
   t.regex(await ok("explain gateway.spec.gatewayClassName"), /FIELD: gatewayClassName <string>/);
   await ok("delete pod box -n shop");
-  await ok("delete namespace shop --timeout=20s");
+  await ok("delete namespace shop --timeout=60s");
   t.regex((await bench.kubectl("get ns shop")).stderr, /NotFound/);
 });
 
 withKubectl("kubectl follows a rollout to its end", async (t) => {
   await using bench = await TestBench.start();
   await bench.kubectl("apply -f -", manifest);
-  const waiting = bench.kubectl("rollout status deployment/web -n shop --timeout=30s");
+  const waiting = bench.kubectl("rollout status deployment/web -n shop --timeout=60s");
   const replicas = { observedGeneration: 1, replicas: 2, updatedReplicas: 2, readyReplicas: 2, availableReplicas: 2 };
   await bench.send("PATCH", "/apis/apps/v1/namespaces/shop/deployments/web/status", { status: replicas }, { type: "application/merge-patch+json" });
   const { code, stdout } = await waiting;
