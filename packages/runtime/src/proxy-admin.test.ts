@@ -9,13 +9,23 @@ import type { ProfileRequest } from "./profile.ts";
 import { serveProxyAdmin } from "./proxy-admin.ts";
 import { Readiness } from "./readiness.ts";
 
-/** On a port of the system's choice; the port is free once it is closed. */
+/** Below what the kernel gives away, where a port that was found free may be anybody's a moment later; apart from those of other test processes. */
+const portsEach = 60;
+let nextPort = 17_000 + (process.pid % 50) * portsEach;
+const lastPort = nextPort + portsEach;
+
+/** On a port that is free once it is closed. */
 async function occupied(): Promise<{ server: Server; port: number }> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  return { server, port: typeof address === "object" && address !== null ? address.port : 0 };
+  while (nextPort < lastPort) {
+    const port = nextPort++;
+    const server = createServer().listen(port, "0.0.0.0");
+    const listens = await once(server, "listening").then(
+      () => true,
+      () => false,
+    );
+    if (listens) return { server, port };
+  }
+  throw new Error("this process has used all of its ports");
 }
 
 async function freePorts(count: number): Promise<number[]> {
