@@ -122,7 +122,7 @@ function call(client: Client, path: string, headers: Readonly<Record<string, str
   const metadata = new Metadata();
   for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
   return new Promise((resolve) => {
-    client.makeUnaryRequest(path, bytes, text, "hello", metadata, { deadline: Date.now() + 10_000 }, (error: ServiceError | null, value) =>
+    client.makeUnaryRequest(path, bytes, text, "hello", metadata, { deadline: Date.now() + 120_000 }, (error: ServiceError | null, value) =>
       resolve(error === null ? (value ?? "") : (status[error.code] ?? "")),
     );
   });
@@ -201,8 +201,8 @@ async function program(
 }
 
 test("a split of 90 to 10 is followed, and no resource is refused", async (t) => {
-  const retry = { on: ["5xx", "reset", "cancelled"] as const, attempts: 2, statusCodes: [], perTryTimeoutMs: 1000, backoff: { baseMs: 0.5, maxMs: 2 ** 40 } };
-  const { client, plane } = await program(t, aTable(aRoute("split", {}, { stable: 9, canary: 1 }, { timeoutMs: 5000, retry })));
+  const retry = { on: ["5xx", "reset", "cancelled"] as const, attempts: 2, statusCodes: [], perTryTimeoutMs: 60_000, backoff: { baseMs: 0.5, maxMs: 2 ** 40 } };
+  const { client, plane } = await program(t, aTable(aRoute("split", {}, { stable: 9, canary: 1 }, { timeoutMs: 120_000, retry })));
   const counts = new Map<string, number>();
   for (let batch = 0; batch < 20; batch++) {
     for (const answer of await Promise.all(Array.from({ length: 50 }, () => call(client, "/demo.Echo/Say")))) counts.set(answer, (counts.get(answer) ?? 0) + 1);
