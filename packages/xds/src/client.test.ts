@@ -342,7 +342,7 @@ function waits(view: XdsMeshView, count: number): Promise<Waiting[]> {
   const seen: Waiting[] = [];
   return new Promise((resolve, reject) => {
     // Unlike the clock's timers this one keeps the process alive: between attempts nothing else does.
-    const deadline = setTimeout(() => reject(new Error(`only ${seen.length} of ${count} pauses`)), 10_000);
+    const deadline = setTimeout(() => reject(new Error(`only ${seen.length} of ${count} pauses`)), 60_000);
     view.connection.subscribe((state) => {
       if (state.kind !== "waiting") return;
       seen.push(state);
