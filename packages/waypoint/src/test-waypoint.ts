@@ -78,7 +78,7 @@ export function cluster(name: string, more: Partial<Cluster> = {}): Cluster {
     name,
     service: { namespace: "default", hostname: "api.default.svc.cluster.local", port: 80 },
     protocol: "same",
-    connectTimeoutMs: 1_000,
+    connectTimeoutMs: 10_000,
     loadBalancing: "round-robin",
     limits: unlimited,
     ejection: undefined,
