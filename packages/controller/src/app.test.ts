@@ -80,7 +80,8 @@ async function discover(controller: Controller, root: string, token: string, met
     responses.push(response);
     stream.write(DeltaDiscoveryRequest.fromPartial({ typeUrl: response.typeUrl, responseNonce: response.nonce }));
   });
-  for (const typeUrl of [addressTypeUrl, authorizationTypeUrl]) stream.write(DeltaDiscoveryRequest.fromPartial({ typeUrl, node }));
+  // In this order: the server waits but a second for a sibling that was asked for later.
+  for (const typeUrl of [authorizationTypeUrl, addressTypeUrl]) stream.write(DeltaDiscoveryRequest.fromPartial({ typeUrl, node }));
   return { responses, stream, failure, close: () => client.close() };
 }
 
