@@ -3,6 +3,7 @@
  * Parsers take whatever a peer sent, never throw, and drop what they do not understand.
  */
 import { formatSocketAddress, isPort, type SocketAddress, tryParseSocketAddress } from "@fairway/model";
+import { MeshError } from "@fairway/runtime";
 
 /** Who is at one end, as a peer tells it; unproven, for labels only. */
 export interface Baggage {
@@ -66,6 +67,13 @@ export function parseAuthority(text: string): Authority | undefined {
   // Digits and dots that are no address are a typing error or an attack, never a name.
   if (/^[\d.]+$/.test(name)) return undefined;
   return { kind: "hostname", hostname: name, port: Number(port) };
+}
+
+/** Why a request that is no CONNECT to an address is answered 400. What the client wrote is quoted, and no more of it than a name may have. */
+export function notAsked(method: string, authority: string): MeshError {
+  const quoted = (text: string): string => JSON.stringify(text.slice(0, maxHostnameLength));
+  const what = method === "CONNECT" ? `asked for ${quoted(authority)}, expected ip:port or hostname:port` : `asked with ${quoted(method)}, expected CONNECT`;
+  return new MeshError("HBONE_BAD_REQUEST", `the client ${what}`);
 }
 
 export function formatAuthority(authority: Authority): string {

@@ -4,6 +4,7 @@
  */
 import type { Duplex } from "node:stream";
 import type { SpiffeId } from "@fairway/model";
+import type { MeshError } from "@fairway/runtime";
 
 /** Headers of a CONNECT besides `:method` (ztunnel contract 1.4). Unset ones are not sent. */
 export interface ConnectRequest {
@@ -93,8 +94,11 @@ export interface TunnelEngine {
   readonly name: string;
   /** Starts the client side over a connected duplex (normally a TLS socket, ALPN h2 done). Resolves once SETTINGS arrived. */
   connect(transport: Duplex, settings: TunnelSettings, options: { signal: AbortSignal }): Promise<ClientTunnel>;
-  /** Starts the server side. `onConnect` gets each well-formed CONNECT; malformed ones are answered 400 here. It must not throw. */
-  serve(transport: Duplex, settings: TunnelSettings, onConnect: (exchange: ConnectExchange) => void): ServerTunnel;
+  /**
+   * Starts the server side. `onConnect` gets each well-formed CONNECT; what is none is answered 400 here, and `onRefused` hears why. Neither
+   * may throw.
+   */
+  serve(transport: Duplex, settings: TunnelSettings, onConnect: (exchange: ConnectExchange) => void, onRefused?: (why: MeshError) => void): ServerTunnel;
 }
 
 /** What a pooled tunnel is good for: same pod, same peer, same proof. */

@@ -9,7 +9,7 @@ export function createNodeHttp2Engine(clock: Clock): TunnelEngine {
   return {
     name: "node-http2",
     connect: (transport, settings, options) => connectTunnel(clock, transport, settings, options),
-    serve: (transport, settings, onConnect) => serveTunnel(clock, transport, settings, onConnect),
+    serve: (transport, settings, ...heard) => serveTunnel(clock, transport, settings, ...heard),
   };
 }
 

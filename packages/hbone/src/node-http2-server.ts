@@ -4,7 +4,7 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { TLSSocket } from "node:tls";
 import { type Clock, MeshError, messageOf } from "@fairway/runtime";
-import { isHeaderValue, isNetworkName, parseAuthority } from "./connect-request.ts";
+import { isHeaderValue, isNetworkName, notAsked, parseAuthority } from "./connect-request.ts";
 import type { ConnectExchange, ConnectRequest, ServerTunnel, TunnelSettings, TunnelStream } from "./engine.ts";
 import { keepAlive } from "./keepalive.ts";
 import { NodeTunnelStream, resetName, type StreamOwner } from "./node-http2-stream.ts";
@@ -17,9 +17,10 @@ const answerWithBody = { endStream: false, sendDate: false };
 const answerWithoutBody = { endStream: true, sendDate: false };
 
 type OnConnect = (exchange: ConnectExchange) => void;
+type OnRefused = (why: MeshError) => void;
 
 /** Starts the server side over `transport`, which it owns from here on. */
-export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect): ServerTunnel {
+export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect, onRefused?: OnRefused): ServerTunnel {
   const session = performServerHandshake(transport instanceof Socket ? transport : new UnblockedTransport(transport), {
     settings: {
       initialWindowSize: settings.streamWindow,
@@ -34,7 +35,7 @@ export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSet
     streamResetBurst: resetBurst,
     streamResetRate: resetRate,
   });
-  const tunnel = new NodeServerTunnel(clock, session, transport, settings, onConnect);
+  const tunnel = new NodeServerTunnel(clock, session, transport, settings, { onConnect, onRefused });
   // node:http2 waits for `secureConnect`, which a TLSSocket made by hand for the server's side never emits.
   if (transport instanceof TLSSocket && transport.getPeerFinished() !== undefined) transport.emit("secureConnect");
   return tunnel;
@@ -46,15 +47,23 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
   readonly #session: ServerHttp2Session;
   readonly #transport: Duplex;
   readonly #onConnect: OnConnect;
+  readonly #onRefused: OnRefused | undefined;
   readonly #keepalive: Disposable;
   #streams = 0;
   #destroyed = false;
   #error: Error | undefined;
 
-  constructor(clock: Clock, session: ServerHttp2Session, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect) {
+  constructor(
+    clock: Clock,
+    session: ServerHttp2Session,
+    transport: Duplex,
+    settings: TunnelSettings,
+    heard: { onConnect: OnConnect; onRefused: OnRefused | undefined },
+  ) {
     this.#session = session;
     this.#transport = transport;
-    this.#onConnect = onConnect;
+    this.#onConnect = heard.onConnect;
+    this.#onRefused = heard.onRefused;
     session.on("error", (error: Error) => {
       if (!this.#destroyed) this.#error ??= error;
     });
@@ -93,8 +102,10 @@ class NodeServerTunnel implements ServerTunnel, StreamOwner {
       this.#streams -= 1;
     });
     const exchange = new NodeConnectExchange(stream, this, readRequest(headers));
-    if (headers[":method"] !== "CONNECT" || parseAuthority(exchange.request.authority) === undefined) {
+    const method = headers[":method"] ?? "";
+    if (method !== "CONNECT" || parseAuthority(exchange.request.authority) === undefined) {
       exchange.reject(400);
+      this.#onRefused?.(notAsked(method, exchange.request.authority));
       return;
     }
     try {

@@ -124,10 +124,13 @@ export class Inbound {
     const settings = { ...defaultServerSettings, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, frameSize: config.frameSize };
     const peer: Peer = { address, local, identity: proven.peer, revoked: undefined };
     using use = idleTunnels.follow(proven.peer, { drain: () => tunnel.drain(), destroy: () => tunnel.destroy() });
-    const tunnel = engine.serve(proven.socket, settings, (exchange) => {
+    const onConnect = (exchange: ConnectExchange): void => {
       use.began();
       tasks.run("inbound stream", () => this.#serveStream(exchange, peer).finally(use.ended));
-    });
+    };
+    const tunnel = engine.serve(proven.socket, settings, onConnect, (error) =>
+      reportRefused(this.#scope, { source: address, destination: local, direction: "inbound", error }),
+    );
     this.#tunnels.add(tunnel);
     peer.revoked = revocation?.follow(proven, "destination", (reason) => tunnel.destroy(reason));
     // Drained or stopped while the handshake ran.

@@ -4,7 +4,7 @@ import { type ClientHttp2Session, constants, connect as http2Connect, type Incom
 import { connect as tcpConnect } from "node:net";
 import { parseSpiffeId, type SnapshotChange, type Workload } from "@fairway/model";
 import test, { type ExecutionContext } from "ava";
-import { application, loopbackAddresses, policy, service, TestMesh, workload } from "./test-mesh.ts";
+import { application, eventually, loopbackAddresses, policy, service, TestMesh, workload } from "./test-mesh.ts";
 
 const at = loopbackAddresses();
 const signal = new AbortController().signal;
@@ -106,5 +106,6 @@ for (const { what, status, authority, method = "CONNECT", own = {}, change } of 
     t.is(Number(headers[":status"]), status);
     t.is(ended, status !== 200, "a refusal is headers only");
     t.is(headers["baggage"] !== undefined, status === 200, "only who is reached says who it is");
+    if (status === 400) await eventually(t, () => mesh.accessLines().some((line) => line.includes("\twarn\taccess\tconnection failed\tsrc.addr=")));
   });
 }

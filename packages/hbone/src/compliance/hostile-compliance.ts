@@ -3,7 +3,7 @@
  * rapid reset, CONTINUATION, header amplification, early data, missing pseudo-headers, window overflow).
  */
 import { type Duplex, duplexPair } from "node:stream";
-import { errorCode, ManualClock } from "@fairway/runtime";
+import { errorCode, ManualClock, type MeshError } from "@fairway/runtime";
 import type { ExecutionContext, TestFn } from "ava";
 import type { ClientTunnel, ConnectExchange, PipeOutcome, ServerTunnel, TunnelEngine } from "../engine.ts";
 import { defaultClientSettings, defaultServerSettings } from "../settings.ts";
@@ -32,11 +32,13 @@ export function hostileCompliance(test: TestFn, { name, create }: HostileSubject
     const clock = new ManualClock();
     const link = await memoryLink();
     const exchanges: ConnectExchange[] = [];
-    const tunnel = create(clock).serve(link.server, defaultServerSettings, (exchange) => {
+    const refusals: MeshError[] = [];
+    const onExchange = (exchange: ConnectExchange): void => {
       exchanges.push(exchange);
       onConnect?.(exchange);
-    });
-    return { peer: new RawPeer(link.client, "client"), tunnel, exchanges, clock };
+    };
+    const tunnel = create(clock).serve(link.server, defaultServerSettings, onExchange, (why) => refusals.push(why));
+    return { peer: new RawPeer(link.client, "client"), tunnel, exchanges, refusals, clock };
   };
   /** A client of the engine with a raw server. */
   const connect = async (): Promise<{ peer: RawPeer; tunnel: ClientTunnel; clock: ManualClock }> => {

@@ -1,6 +1,6 @@
 /** What the suites of hostile peers have in common: a served raw client, an echo, error codes. */
 import { duplexPair } from "node:stream";
-import type { ManualClock } from "@fairway/runtime";
+import type { ManualClock, MeshError } from "@fairway/runtime";
 import type { ExecutionContext } from "ava";
 import type { ConnectExchange, PipeOutcome, ServerTunnel } from "../engine.ts";
 import { connectHeaders, data, flags, type RawPeer } from "./raw-peer.ts";
@@ -13,6 +13,8 @@ export interface Served {
   readonly peer: RawPeer;
   readonly tunnel: ServerTunnel;
   readonly exchanges: ConnectExchange[];
+  /** Why requests were answered without asking anybody. */
+  readonly refusals: MeshError[];
   readonly clock: ManualClock;
 }
 

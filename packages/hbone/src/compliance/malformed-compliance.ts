@@ -109,13 +109,18 @@ export function malformed(behaviour: Behaviour, serve: Serve): void {
   ];
   for (const [what, fields] of refused) {
     behaviour(`${what} is answered 400 and never asked of anybody`, async (t) => {
-      const { peer, exchanges, tunnel } = await serve((exchange) => void echo(exchange));
+      const { peer, exchanges, refusals, tunnel } = await serve((exchange) => void echo(exchange));
       peer.send(frame(frameTypes.headers, flags.endHeaders, 1, headerBlock(fields)));
       const { payload, flags: bits } = await peer.receive(({ type, stream }) => type === frameTypes.headers && stream === 1);
       // 0x8c is `:status 400` of the static table.
       t.is(payload[0], 0x8c);
       t.not(bits & flags.endStream, 0);
       t.deepEqual(exchanges, []);
+      t.deepEqual(
+        refusals.map(({ code }) => code),
+        ["HBONE_BAD_REQUEST"],
+        "and who serves hears why",
+      );
       await stillServes(t, peer, 3);
       tunnel.destroy();
     });

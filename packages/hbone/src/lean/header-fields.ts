@@ -7,7 +7,7 @@ import type { HeaderField } from "./hpack/static-table.ts";
 export type ReadRequest =
   | { readonly kind: "connect"; readonly request: ConnectRequest }
   /** Well-formed HTTP that is no CONNECT to an address: answered 400 (ztunnel contract 1.6). */
-  | { readonly kind: "refused"; readonly request: ConnectRequest }
+  | { readonly kind: "refused"; readonly method: string; readonly request: ConnectRequest }
   | { readonly kind: "malformed" };
 
 export interface ReadAnswer {
@@ -43,11 +43,11 @@ export function readRequest(fields: readonly HeaderField[]): ReadRequest {
   if (method !== "CONNECT") {
     // RFC 9113 8.3.1.
     const whole = pseudo.has(":scheme") && pseudo.get(":path") !== "" && pseudo.has(":path");
-    return whole ? { kind: "refused", request } : { kind: "malformed" };
+    return whole ? { kind: "refused", method, request } : { kind: "malformed" };
   }
   // RFC 9113 8.5: `:method` and `:authority`, nothing else.
   if (pseudo.size !== 2 || !authorityText.test(authority)) return { kind: "malformed" };
-  return parseAuthority(authority) === undefined ? { kind: "refused", request } : { kind: "connect", request };
+  return parseAuthority(authority) === undefined ? { kind: "refused", method, request } : { kind: "connect", request };
 }
 
 /** Undefined when the block is malformed. */

@@ -9,7 +9,7 @@ export function createLeanEngine(clock: Clock): TunnelEngine {
   return {
     name: "lean",
     connect: (transport, settings, options) => connectTunnel(clock, transport, settings, options),
-    serve: (transport, settings, onConnect) => serveTunnel(clock, transport, settings, onConnect),
+    serve: (transport, settings, ...heard) => serveTunnel(clock, transport, settings, ...heard),
   };
 }
 

@@ -1,23 +1,25 @@
 /** The server's side of a lean tunnel: each well-formed CONNECT becomes an exchange; everything else is answered here. */
 import type { Duplex } from "node:stream";
 import { type Clock, MeshError, messageOf } from "@fairway/runtime";
+import { notAsked } from "../connect-request.ts";
 import type { ConnectExchange, ConnectRequest, ServerTunnel, TunnelSettings, TunnelStream } from "../engine.ts";
 import { ConnectionFault, errorCodes, errorName } from "./error-codes.ts";
 import { maxStreamId } from "./frames.ts";
-import { answerFields, readRequest } from "./header-fields.ts";
+import { answerFields, type ReadRequest, readRequest } from "./header-fields.ts";
 import type { DecodedBlock } from "./hpack/decoder.ts";
 import { lingerMs } from "./limits.ts";
 import { Session, type SessionHost } from "./session.ts";
 import type { LeanStream } from "./stream.ts";
 
 type OnConnect = (exchange: ConnectExchange) => void;
+type OnRefused = (why: MeshError) => void;
 
 /** The PING between the two GOAWAYs of a drain; keepalives have other bytes. */
 const drainPing: Buffer = Buffer.from("draining", "latin1");
 
 /** Starts the server side over `transport`, which it owns from here on. */
-export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect): ServerTunnel {
-  const tunnel = new LeanServerTunnel(clock, transport, settings, onConnect);
+export function serveTunnel(clock: Clock, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect, onRefused?: OnRefused): ServerTunnel {
+  const tunnel = new LeanServerTunnel(clock, transport, settings, { onConnect, onRefused });
   tunnel.start();
   return tunnel;
 }
@@ -28,15 +30,17 @@ class LeanServerTunnel implements ServerTunnel, SessionHost {
   readonly #session: Session;
   readonly #maxStreams: number;
   readonly #onConnect: OnConnect;
+  readonly #onRefused: OnRefused | undefined;
   #lastStream = 0;
   /** Draining: "announced" by the first GOAWAY, "final" once the second said which streams were seen (RFC 9113 6.8). */
   #drain: "no" | "announced" | "final" = "no";
   #drainTimer: Disposable | undefined;
 
-  constructor(clock: Clock, transport: Duplex, settings: TunnelSettings, onConnect: OnConnect) {
+  constructor(clock: Clock, transport: Duplex, settings: TunnelSettings, heard: { onConnect: OnConnect; onRefused: OnRefused | undefined }) {
     this.#clock = clock;
     this.#maxStreams = settings.maxStreams;
-    this.#onConnect = onConnect;
+    this.#onConnect = heard.onConnect;
+    this.#onRefused = heard.onRefused;
     this.#session = new Session(clock, transport, settings, this);
   }
 
@@ -97,15 +101,16 @@ class LeanServerTunnel implements ServerTunnel, SessionHost {
     if (this.streams >= this.#maxStreams) this.#session.refuseStream(id);
     else if (read === undefined) this.#session.resetStream(id, errorCodes.enhanceYourCalm);
     else if (read.kind === "malformed") this.#session.resetStream(id, errorCodes.protocolError);
-    else this.#onRequest(id, read.request, read.kind === "connect", endStream);
+    else this.#onRequest(id, read, endStream);
   }
 
-  #onRequest(id: number, request: ConnectRequest, wanted: boolean, endStream: boolean): void {
+  #onRequest(id: number, read: Exclude<ReadRequest, { kind: "malformed" }>, endStream: boolean): void {
     const stream = this.#session.addStream(id);
     if (endStream) stream.receiveEnd();
-    const exchange = new LeanConnectExchange(stream, this.#session, request);
-    if (!wanted) {
+    const exchange = new LeanConnectExchange(stream, this.#session, read.request);
+    if (read.kind === "refused") {
       exchange.reject(400);
+      this.#onRefused?.(notAsked(read.method, read.request.authority));
       return;
     }
     try {
