@@ -36,4 +36,8 @@ test("a filter chooses the level by scope while the process runs, and refuses no
   t.is(lines.length, 1);
   t.throws(() => filter.apply("info,access=loud"), { code: "RUNTIME_BAD_LOG_FILTER" });
   t.is(filter.toString(), "warn,access=debug");
+  filter.reset();
+  t.is(filter.toString(), "warn", "back to that of the start");
+  filter.replace("access=trace");
+  t.is(filter.toString(), "info,access=trace");
 });

@@ -34,10 +34,12 @@ export interface Logger {
 
 /** Which level each scope prints, changeable while the process runs (`info,access=debug`). */
 export class LogFilter {
+  readonly #initial: string;
   #fallback: LogLevel = "info";
   readonly #scopes = new Map<string, LogLevel>();
 
   constructor(expression = "info") {
+    this.#initial = expression;
     this.apply(expression);
   }
 
@@ -61,9 +63,16 @@ export class LogFilter {
     }
   }
 
+  /** Back to what it was made with. */
   reset(): void {
+    this.replace(this.#initial);
+  }
+
+  /** Lets `expression` stand alone. Throws RUNTIME_BAD_LOG_FILTER; then the default stands. */
+  replace(expression: string): void {
     this.#fallback = "info";
     this.#scopes.clear();
+    this.apply(expression);
   }
 
   level(scope: string): LogLevel {

@@ -12,7 +12,6 @@ export function createRegistry(): MetricRegistry {
 
 /** What metrics are served from. */
 export interface MetricSource {
-  readonly contentType: string;
   /** The text of this moment. */
   metrics(): Promise<string>;
 }
@@ -32,7 +31,6 @@ export async function readMetrics(registry: MetricRegistry): Promise<MetricReadi
  */
 export function mergedMetrics(registry: MetricRegistry, others: () => Promise<readonly MetricReading[]>): MetricSource {
   return {
-    contentType: registry.contentType,
     metrics: async () => {
       const readings = await Promise.all([readMetrics(registry), others()]);
       const merged = AggregatorRegistry.aggregate<OpenMetricsContentType>([readings[0], ...readings[1]].map((reading) => [...reading]));

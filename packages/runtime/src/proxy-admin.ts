@@ -55,7 +55,7 @@ function adminRoutes({ name, logFilter, onLogFilter, dump, quit, profiles }: Pro
   return routes;
 }
 
-/** `?level=` adds to the filter, `?reset=` goes back to the default first; nothing shows it. */
+/** `?level=` adds to the filter, `?reset=` goes back to that of the start first; nothing shows it. */
 function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLSearchParams): AdminResponse {
   const level = parameters.get("level");
   const before = filter.toString();
@@ -63,8 +63,7 @@ function changeLogging(filter: LogFilter, onChange: () => void, parameters: URLS
   try {
     if (level !== null) filter.apply(level);
   } catch (thrown) {
-    filter.reset();
-    filter.apply(before);
+    filter.replace(before);
     return { status: 400, body: `${messageOf(thrown)}\n` };
   }
   onChange();

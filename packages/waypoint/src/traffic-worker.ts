@@ -128,8 +128,7 @@ class TrafficWorker implements CalledThread<ThreadCall<ThreadCalls>, ThreadNews>
         this.#certificate.set(news.parts === undefined ? undefined : attachCertificate(news.parts));
         break;
       case "log-filter":
-        this.#filter.reset();
-        this.#filter.apply(news.expression);
+        this.#filter.replace(news.expression);
         break;
       case "lines-written":
         this.#lines.written();

@@ -120,8 +120,7 @@ class TrafficWorker implements CalledThread<ThreadCall<ThreadCalls>, ThreadNews>
         this.#revocation?.replace(news.lists);
         break;
       case "log-filter":
-        this.#filter.reset();
-        this.#filter.apply(news.expression);
+        this.#filter.replace(news.expression);
         break;
       case "lines-written": {
         const dropped = this.#lines.written();
