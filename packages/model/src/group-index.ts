@@ -1,15 +1,19 @@
 /** A persistent index from a name to the many values under it: endpoints of a service, workloads of a node, policies of a namespace. */
 import { hashText, type Keyed, PersistentMap } from "./persistent-map.ts";
 
-interface Group<M extends string, V> {
+interface Group<M extends string, V extends object> {
   readonly name: string;
   readonly members: PersistentMap<M, V>;
 }
 
-const byGroupName: Keyed<string, Group<string, unknown>> = { keyOf: ({ name }) => name, hash: hashText, same: (a, b) => a === b };
+const byGroupName: Keyed<string, Group<string, object>> = {
+  keyOf: ({ name }) => name,
+  hash: hashText,
+  isKey: ({ name }, key) => name === key,
+};
 
 /** `M` is the key of a value within its group. */
-export class GroupIndex<M extends string, V> {
+export class GroupIndex<M extends string, V extends object> {
   readonly #groups: PersistentMap<string, Group<M, V>>;
   readonly #none: PersistentMap<M, V>;
 
@@ -18,7 +22,7 @@ export class GroupIndex<M extends string, V> {
     this.#none = none;
   }
 
-  static empty<M extends string, V>(members: Keyed<M, V>): GroupIndex<M, V> {
+  static empty<M extends string, V extends object>(members: Keyed<M, V>): GroupIndex<M, V> {
     return new GroupIndex(PersistentMap.empty(byGroupName as Keyed<string, Group<M, V>>), PersistentMap.empty(members));
   }
 
@@ -46,7 +50,7 @@ export class GroupIndex<M extends string, V> {
 }
 
 /** Changes to several groups, the last one for a member wins; undefined removes it. */
-export class GroupBatch<M extends string, V> {
+export class GroupBatch<M extends string, V extends object> {
   readonly changes: Map<string, Map<M, V | undefined>> = new Map();
 
   set(group: string, key: M, value: V | undefined): void {

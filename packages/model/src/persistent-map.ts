@@ -1,6 +1,7 @@
 /**
- * An immutable map whose successors share what did not change: a hash trie of 32-way branches that hold their values directly.
- * Values know their own key (`Keyed.keyOf`), so an entry costs one slot, and a change copies the path to it and nothing else.
+ * An immutable map whose successors share what did not change: a hash trie of 32-way branches that hold their values directly, and up to
+ * sixteen values that agree in their first bits as a plain list. Values know their own key (`Keyed`), so an entry costs one slot and its share
+ * of a list, and a change copies the path to it and nothing else.
  */
 
 /** How a map finds the key in a value, and compares keys. The functions must be pure, and equal keys must hash equally. */
@@ -8,7 +9,8 @@ export interface Keyed<K, V> {
   keyOf(value: V): K;
   /** Any 32-bit number. */
   hash(key: K): number;
-  same(a: K, b: K): boolean;
+  /** Whether this is the key of the value. */
+  isKey(value: V, key: K): boolean;
 }
 
 /** Changes one map in place of many; only lives inside `PersistentMap.edit`. */
@@ -21,8 +23,15 @@ export interface MapEditor<K, V> {
 const bitsPerLevel = 5;
 const slotMask = 31;
 const hashBits = 32;
+/** A list costs a third of a branch, and is searched from its start. */
+const longestList = 16;
+/** Half of it, so that a value which comes and goes does not make and unmake a branch. */
+const mergedList = 8;
 
-type Slot<V> = V | Branch<V> | Collision<V>;
+/** Two or more values, in the order in which branches would hold them; more than `longestList` only where hashes are equal in all bits. */
+type List<V> = readonly V[];
+/** A value of a map is never an array. */
+type Slot<V> = V | Branch<V> | List<V>;
 /** Marks the branches that one edit made and may still change. */
 type Owner = object;
 
@@ -39,28 +48,20 @@ class Branch<V> {
   }
 }
 
-/** Two or more values whose hashes are equal in all bits. */
-class Collision<V> {
-  readonly values: readonly V[];
-
-  constructor(values: readonly V[]) {
-    this.values = values;
-  }
-}
-
-export class PersistentMap<K, V> implements Iterable<V> {
+export class PersistentMap<K, V extends object> implements Iterable<V> {
   readonly size: number;
   readonly #keyed: Keyed<K, V>;
-  readonly #root: Branch<V>;
+  /** Undefined when the map is empty. */
+  readonly #root: Slot<V> | undefined;
 
-  private constructor(keyed: Keyed<K, V>, root: Branch<V>, size: number) {
+  private constructor(keyed: Keyed<K, V>, root: Slot<V> | undefined, size: number) {
     this.#keyed = keyed;
     this.#root = root;
     this.size = size;
   }
 
-  static empty<K, V>(keyed: Keyed<K, V>): PersistentMap<K, V> {
-    return new PersistentMap(keyed, new Branch<V>(0, [], keyed), 0);
+  static empty<K, V extends object>(keyed: Keyed<K, V>): PersistentMap<K, V> {
+    return new PersistentMap(keyed, undefined, 0);
   }
 
   get(key: K): V | undefined {
@@ -80,13 +81,13 @@ export class PersistentMap<K, V> implements Iterable<V> {
   }
 }
 
-class Edit<K, V> implements MapEditor<K, V> {
-  root: Branch<V>;
+class Edit<K, V extends object> implements MapEditor<K, V> {
+  root: Slot<V> | undefined;
   size: number;
   readonly #keyed: Keyed<K, V>;
   readonly #owner: Owner = {};
 
-  constructor(keyed: Keyed<K, V>, root: Branch<V>, size: number) {
+  constructor(keyed: Keyed<K, V>, root: Slot<V> | undefined, size: number) {
     this.#keyed = keyed;
     this.root = root;
     this.size = size;
@@ -98,78 +99,87 @@ class Edit<K, V> implements MapEditor<K, V> {
 
   set(value: V): void {
     const key = this.#keyed.keyOf(value);
-    this.root = this.#put(this.root, 0, this.#keyed.hash(key), key, value);
+    if (this.root !== undefined) this.root = this.#put(this.root, 0, this.#keyed.hash(key), key, value);
+    else {
+      this.size++;
+      this.root = value;
+    }
   }
 
   delete(key: K): void {
-    const kept = this.#remove(this.root, 0, this.#keyed.hash(key), key);
-    this.root = kept instanceof Branch ? kept : new Branch<V>(0, [], this.#owner);
+    if (this.root !== undefined) this.root = this.#remove(this.root, 0, this.#keyed.hash(key), key);
   }
 
-  #put(branch: Branch<V>, shift: number, hash: number, key: K, value: V): Branch<V> {
+  #put(slot: Slot<V>, shift: number, hash: number, key: K, value: V): Slot<V> {
+    if (!(slot instanceof Branch)) return this.#putIntoList(isList(slot) ? slot : [slot], slot, shift, hash, key, value);
     const bit = bitOf(hash, shift);
-    const position = countBits(branch.bitmap & (bit - 1));
-    if ((branch.bitmap & bit) === 0) {
+    const position = countBits(slot.bitmap & (bit - 1));
+    if ((slot.bitmap & bit) === 0) {
       this.size++;
-      return this.#withSlots(branch, branch.bitmap | bit, inserted(branch.slots, position, value));
+      return this.#withSlots(slot, slot.bitmap | bit, inserted(slot.slots, position, value));
     }
-    const slot = branch.slots[position] as Slot<V>;
-    if (slot === value) return branch;
-    return this.#withSlot(branch, position, this.#putIntoSlot(slot, shift + bitsPerLevel, hash, key, value));
+    return this.#withSlot(slot, position, this.#put(slot.slots[position] as Slot<V>, shift + bitsPerLevel, hash, key, value));
   }
 
-  #putIntoSlot(slot: Slot<V>, shift: number, hash: number, key: K, value: V): Slot<V> {
-    if (slot instanceof Branch) return this.#put(slot, shift, hash, key, value);
-    if (slot instanceof Collision) {
-      const others = slot.values.filter((other) => !this.#keyed.same(this.#keyed.keyOf(other), key));
-      if (others.length === slot.values.length) this.size++;
-      return new Collision([...others, value]);
+  /** `slot` is what holds the values, a list or a lone one. */
+  #putIntoList(values: List<V>, slot: Slot<V>, shift: number, hash: number, key: K, value: V): Slot<V> {
+    const at = values.findIndex((other) => this.#keyed.isKey(other, key));
+    if (at >= 0) {
+      if (values[at] === value) return slot;
+      return values.length === 1 ? value : values.with(at, value);
     }
-    const present = this.#keyed.keyOf(slot);
-    if (this.#keyed.same(present, key)) return value;
     this.size++;
-    return this.#pair(shift, this.#keyed.hash(present), slot, hash, value);
+    let position = 0;
+    while (position < values.length && !comesBefore(hash, this.#hashOf(values[position] as V), shift)) position++;
+    const grown = inserted(values, position, value);
+    return grown.length > longestList && shift < hashBits ? this.#split(grown, shift) : grown;
   }
 
-  /** Two values that met in one slot, apart as soon as their hashes differ. */
-  #pair(shift: number, hashA: number, a: V, hashB: number, b: V): Slot<V> {
-    if (shift >= hashBits) return new Collision([a, b]);
-    const bitA = bitOf(hashA, shift);
-    const bitB = bitOf(hashB, shift);
-    if (bitA === bitB) return new Branch<V>(bitA, [this.#pair(shift + bitsPerLevel, hashA, a, hashB, b)], this.#owner);
-    return new Branch<V>(bitA | bitB, bitA >>> 0 < bitB >>> 0 ? [a, b] : [b, a], this.#owner);
+  /** A branch over the values of a list, which are in its order already. */
+  #split(values: List<V>, shift: number): Branch<V> {
+    let bitmap = 0;
+    const slots: Slot<V>[] = [];
+    for (let from = 0; from < values.length; ) {
+      const bit = bitOf(this.#hashOf(values[from] as V), shift);
+      let to = from + 1;
+      while (to < values.length && bitOf(this.#hashOf(values[to] as V), shift) === bit) to++;
+      bitmap |= bit;
+      slots.push(this.#slotOf(values.slice(from, to), shift + bitsPerLevel));
+      from = to;
+    }
+    return new Branch(bitmap, slots.slice(), this.#owner);
   }
 
-  /** What is left of a branch: itself when the key is not in it, a lone value when a branch around it is no longer needed. */
-  #remove(branch: Branch<V>, shift: number, hash: number, key: K): Slot<V> | undefined {
+  #slotOf(values: List<V>, shift: number): Slot<V> {
+    if (values.length === 1) return values[0] as V;
+    return values.length > longestList && shift < hashBits ? this.#split(values, shift) : values;
+  }
+
+  /** What is left of a slot: itself when the key is not in it, a list or a lone value when a branch around them is no longer needed. */
+  #remove(slot: Slot<V>, shift: number, hash: number, key: K): Slot<V> | undefined {
+    if (!(slot instanceof Branch)) return this.#removeFromList(slot, key);
     const bit = bitOf(hash, shift);
-    if ((branch.bitmap & bit) === 0) return branch;
-    const position = countBits(branch.bitmap & (bit - 1));
-    const slot = branch.slots[position] as Slot<V>;
-    const kept = this.#removeFromSlot(slot, shift + bitsPerLevel, hash, key);
-    if (kept === slot) return branch;
-    if (kept !== undefined) {
-      if (branch.slots.length === 1 && shift > 0 && !(kept instanceof Branch)) return kept;
-      return this.#withSlot(branch, position, kept);
-    }
-    if (branch.slots.length === 1) return undefined;
-    const rest = without(branch.slots, position);
-    const only = rest.length === 1 ? rest[0] : undefined;
-    if (shift > 0 && only !== undefined && !(only instanceof Branch)) return only;
-    return this.#withSlots(branch, branch.bitmap & ~bit, rest);
+    if ((slot.bitmap & bit) === 0) return slot;
+    const position = countBits(slot.bitmap & (bit - 1));
+    const inner = slot.slots[position] as Slot<V>;
+    const kept = this.#remove(inner, shift + bitsPerLevel, hash, key);
+    if (kept === inner) return slot;
+    if (kept === undefined) return merged(this.#withSlots(slot, slot.bitmap & ~bit, without(slot.slots, position)));
+    return merged(this.#withSlot(slot, position, kept));
   }
 
-  #removeFromSlot(slot: Slot<V>, shift: number, hash: number, key: K): Slot<V> | undefined {
-    if (slot instanceof Branch) return this.#remove(slot, shift, hash, key);
-    if (slot instanceof Collision) {
-      const rest = slot.values.filter((value) => !this.#keyed.same(this.#keyed.keyOf(value), key));
-      if (rest.length === slot.values.length) return slot;
-      this.size--;
-      return rest.length === 1 ? rest[0] : new Collision(rest);
-    }
-    if (!this.#keyed.same(this.#keyed.keyOf(slot), key)) return slot;
+  #removeFromList(slot: V | List<V>, key: K): V | List<V> | undefined {
+    const values = isList(slot) ? slot : [slot];
+    const at = values.findIndex((value) => this.#keyed.isKey(value, key));
+    if (at < 0) return slot;
     this.size--;
-    return undefined;
+    if (values.length === 1) return undefined;
+    const rest = without(values, at);
+    return rest.length === 1 ? rest[0] : rest;
+  }
+
+  #hashOf(value: V): number {
+    return this.#keyed.hash(this.#keyed.keyOf(value));
   }
 
   #withSlot(branch: Branch<V>, position: number, slot: Slot<V>): Branch<V> {
@@ -195,25 +205,53 @@ export function hashText(text: string, seed = 0x811c9dc5): number {
   return hash ^ (hash >>> 13);
 }
 
-function find<K, V>(keyed: Keyed<K, V>, root: Branch<V>, key: K): V | undefined {
-  const hash = keyed.hash(key);
-  let branch = root;
-  for (let shift = 0; ; shift += bitsPerLevel) {
-    const bit = bitOf(hash, shift);
-    if ((branch.bitmap & bit) === 0) return undefined;
-    const slot = branch.slots[countBits(branch.bitmap & (bit - 1))] as Slot<V>;
-    if (slot instanceof Branch) branch = slot;
-    else if (slot instanceof Collision) return slot.values.find((value) => keyed.same(keyed.keyOf(value), key));
-    else return keyed.same(keyed.keyOf(slot), key) ? slot : undefined;
+function find<K, V extends object>(keyed: Keyed<K, V>, root: Slot<V> | undefined, key: K): V | undefined {
+  if (root === undefined) return undefined;
+  let slot = root;
+  if (slot instanceof Branch) {
+    const hash = keyed.hash(key);
+    for (let shift = 0; slot instanceof Branch; shift += bitsPerLevel) {
+      const bit = bitOf(hash, shift);
+      if ((slot.bitmap & bit) === 0) return undefined;
+      slot = slot.slots[countBits(slot.bitmap & (bit - 1))] as Slot<V>;
+    }
   }
+  if (!isList(slot)) return keyed.isKey(slot, key) ? slot : undefined;
+  for (const value of slot) if (keyed.isKey(value, key)) return value;
+  return undefined;
 }
 
-function* walk<V>(branch: Branch<V>): IterableIterator<V> {
+function* walk<V extends object>(slot: Slot<V> | undefined): IterableIterator<V> {
+  if (slot === undefined) return;
+  if (slot instanceof Branch) for (const inner of slot.slots) yield* walk(inner);
+  else if (isList(slot)) yield* slot;
+  else yield slot;
+}
+
+function isList<V>(slot: V | List<V>): slot is List<V> {
+  return Array.isArray(slot);
+}
+
+/** A branch that holds no other and few values is a list again; one that holds nothing is nothing. */
+function merged<V extends object>(branch: Branch<V>): Slot<V> | undefined {
+  if (branch.slots.length > mergedList) return branch;
+  const values: V[] = [];
   for (const slot of branch.slots) {
-    if (slot instanceof Branch) yield* walk(slot);
-    else if (slot instanceof Collision) yield* slot.values;
-    else yield slot;
+    if (slot instanceof Branch) return branch;
+    if (isList(slot)) values.push(...slot);
+    else values.push(slot);
+    if (values.length > mergedList) return branch;
   }
+  return values.length > 1 ? values.slice() : values[0];
+}
+
+/** Whether branches from `shift` on would hold the one hash before the other. */
+function comesBefore(hash: number, other: number, shift: number): boolean {
+  for (let at = shift; at < hashBits; at += bitsPerLevel) {
+    const [one, two] = [(hash >>> at) & slotMask, (other >>> at) & slotMask];
+    if (one !== two) return one < two;
+  }
+  return false;
 }
 
 function bitOf(hash: number, shift: number): number {

@@ -13,7 +13,7 @@ export interface ApplicablePolicies {
 export type PolicySubject = Pick<Workload, "namespace" | "authorizationPolicies">;
 
 const keyOf = ({ namespace, name }: AuthorizationPolicy): PolicyKey => policyKey(namespace, name);
-const byPolicyKey: Keyed<PolicyKey, AuthorizationPolicy> = { keyOf, hash: hashText, same: (a, b) => a === b };
+const byPolicyKey: Keyed<PolicyKey, AuthorizationPolicy> = { keyOf, hash: hashText, isKey: (value, key) => keyOf(value) === key };
 const none: readonly PolicyKey[] = [];
 /** Group of the global policies; no namespace is called so. */
 const globalGroup = "";

@@ -19,7 +19,7 @@ interface Indices {
 }
 
 const keyOf = ({ namespace, hostname }: Service): ServiceKey => serviceKey(namespace, hostname);
-const byServiceKey: Keyed<ServiceKey, Service> = { keyOf, hash: hashText, same: (a, b) => a === b };
+const byServiceKey: Keyed<ServiceKey, Service> = { keyOf, hash: hashText, isKey: (value, key) => keyOf(value) === key };
 
 export class ServiceIndex {
   readonly #indices: Indices;

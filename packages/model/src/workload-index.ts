@@ -5,10 +5,13 @@ import { hashText, type Keyed, type MapEditor, PersistentMap } from "./persisten
 import type { ServiceKey, Workload, WorkloadUid } from "./workload.ts";
 
 /** One address and those who claim it; `owner` is who is found. */
-interface AddressClaim extends NetworkAddress {
+interface ContestedAddress extends NetworkAddress {
   readonly owner: Workload;
   readonly rivals: readonly Workload[];
 }
+
+/** A workload that has one address and no rival for it, which is almost every one, stands for its own claim. */
+type AddressClaim = Workload | ContestedAddress;
 
 interface NameKey {
   readonly namespace: string;
@@ -28,16 +31,16 @@ interface Indices {
   readonly endpoints: GroupIndex<WorkloadUid, Workload>;
 }
 
-const byUid: Keyed<WorkloadUid, Workload> = { keyOf: ({ uid }) => uid, hash: hashText, same: (a, b) => a === b };
+const byUid: Keyed<WorkloadUid, Workload> = { keyOf: ({ uid }) => uid, hash: hashText, isKey: ({ uid }, key) => uid === key };
 const byAddress: Keyed<NetworkAddress, AddressClaim> = {
-  keyOf: (claim) => claim,
+  keyOf: (claim) => ({ network: claim.network, ip: claimedBy(claim) }),
   hash: ({ network, ip }) => hashText(ip, hashText(network)),
-  same: (a, b) => a.ip === b.ip && a.network === b.network,
+  isKey: (claim, { network, ip }) => claimedBy(claim) === ip && claim.network === network,
 };
 const byName: Keyed<NameKey, Namesakes> = {
   keyOf: (namesakes) => namesakes,
   hash: ({ namespace, name }) => hashText(name, hashText(namespace)),
-  same: (a, b) => a.name === b.name && a.namespace === b.namespace,
+  isKey: (namesakes, { namespace, name }) => namesakes.name === name && namesakes.namespace === namespace,
 };
 const nobody: readonly Workload[] = [];
 
@@ -66,7 +69,8 @@ export class WorkloadIndex {
   }
 
   atAddress(network: NetworkId, ip: IpAddress): Workload | undefined {
-    return this.#indices.byAddress.get({ network, ip })?.owner;
+    const claim = this.#indices.byAddress.get({ network, ip });
+    return claim && "owner" in claim ? claim.owner : claim;
   }
 
   withHostname(namespace: string, hostname: string): Workload | undefined {
@@ -161,12 +165,18 @@ function addressesOf({ network, networkMode, addresses }: Workload): NetworkAddr
 
 function claimants(editors: Editors, address: NetworkAddress): readonly Workload[] {
   const claim = editors.byAddress.get(address);
-  return claim === undefined ? nobody : [claim.owner, ...claim.rivals];
+  if (claim === undefined) return nobody;
+  return "owner" in claim ? [claim.owner, ...claim.rivals] : [claim];
+}
+
+function claimedBy(claim: AddressClaim): IpAddress {
+  return "owner" in claim ? claim.ip : (claim.addresses[0] as IpAddress);
 }
 
 function setClaims(editors: Editors, { network, ip }: NetworkAddress, workloads: readonly Workload[]): void {
   const owner = best(workloads);
   if (owner === undefined) editors.byAddress.delete({ network, ip });
+  else if (workloads.length === 1 && owner.addresses.length === 1) editors.byAddress.set(owner);
   else editors.byAddress.set({ network, ip, owner, rivals: workloads.length === 1 ? nobody : workloads.filter((workload) => workload !== owner) });
 }
 
