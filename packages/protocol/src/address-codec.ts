@@ -21,10 +21,12 @@ export function encodeService(service: Service): Uint8Array {
   return wire.Address.encode({ type: { $case: "service", value: serviceToWire(service) } }).finish();
 }
 
-/** Throws ProtocolDecodeError and nothing else. */
-export function decodeAddress(bytes: Uint8Array): MeshAddress {
+/** `name` is what it was sent under: a workload's uid is that same string then, not a second one. Throws ProtocolDecodeError and nothing else. */
+export function decodeAddress(bytes: Uint8Array, name?: string): MeshAddress {
   const type = requireField("type", readMessage(wire.Address, "istio.workload.Address", bytes).type);
-  return type.$case === "workload" ? { kind: "workload", workload: workloadFromWire(type.value) } : { kind: "service", service: serviceFromWire(type.value) };
+  return type.$case === "workload"
+    ? { kind: "workload", workload: workloadFromWire(type.value, name) }
+    : { kind: "service", service: serviceFromWire(type.value) };
 }
 
 /** `<network>/<ip>` for each address; the resource's name is its uid. */

@@ -35,10 +35,11 @@ const serviceMaps = new Pool<Workload["services"]>(poolLimit);
 const policyLists = new Pool<Workload["authorizationPolicies"]>(poolLimit);
 const itself = (name: string): string => name;
 
-/** Throws ProtocolDecodeError; the message starts with the field. LEGACY_ISTIO_MTLS is refused like any unknown tunnel protocol. */
-export function workloadFromWire(message: wire.Workload): Workload {
+/** `name`: what it was sent under. Throws ProtocolDecodeError; the message starts with the field. LEGACY_ISTIO_MTLS is refused like any unknown tunnel protocol. */
+export function workloadFromWire(message: wire.Workload, name?: string): Workload {
+  const uid = requireField("uid", message.uid);
   return {
-    uid: requireField("uid", message.uid) as WorkloadUid,
+    uid: (uid === name ? name : uid) as WorkloadUid,
     name: message.name,
     namespace: names.share(message.namespace, itself),
     addresses: message.addresses.map((bytes) => decodeIp("addresses", bytes)),
@@ -123,7 +124,17 @@ function decodeServices(message: ReadonlyMap<string, wire.PortList>): Workload["
     const mappings = ports.map((port) => decodePort("services", port));
     services.set(key as ServiceKey, mappings);
   }
-  return serviceMaps.share(JSON.stringify([...services]), () => services);
+  return serviceMaps.share(describeServices(services), () => services);
+}
+
+/** Different maps have different descriptions, whatever a control plane calls a service. Short, because the pool keeps them. */
+function describeServices(services: Workload["services"]): string {
+  const parts: (string | number)[] = [];
+  for (const [key, ports] of services) {
+    parts.push(key.length, key, ports.length);
+    for (const { servicePort, targetPort, appProtocol } of ports) parts.push(servicePort, targetPort, appProtocol);
+  }
+  return parts.join(" ");
 }
 
 /** Sorted, so that equal workloads have equal bytes: the version of a resource is a hash of them (controller contract 2.2). */

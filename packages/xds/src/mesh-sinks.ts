@@ -64,7 +64,7 @@ export function addressSink(changes: Watch<MeshChange>, commit: Commit, demand?:
       const workloads: Workload[] = [];
       const services: Service[] = [];
       const decoded = decodeEach(resources, rejected, ({ name, body }) => {
-        const address = decodeAddress(body);
+        const address = decodeAddress(body, name);
         if (address.kind === "workload") workloads.push(named(address.workload, name, address.workload.uid));
         else services.push(named(address.service, name, keyOf(address.service)));
         return address;
