@@ -6,9 +6,9 @@ import { decodeAddress } from "./address-codec.ts";
 import { int, len } from "./sample-resources.ts";
 
 const count = 10_000;
-const budgetBytes = 1024;
+const budgetBytes = 900;
 
-test("a workload of a large mesh, received and indexed, costs less than a kilobyte", (t) => {
+test("a workload of a large mesh, received and indexed, costs less than 900 bytes", (t) => {
   setFlagsFromString("--expose-gc");
   const collect: unknown = runInNewContext("gc");
   if (typeof collect !== "function") throw new Error("no garbage collector to call");
