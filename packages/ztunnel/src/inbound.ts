@@ -193,7 +193,8 @@ export class Inbound {
         protocol: "HBONE",
       }));
     } catch (thrown) {
-      exchange.reject(503);
+      // Contract 1.6: whoever cannot be tracked and judged is refused like one who was judged.
+      exchange.reject(401);
       new ConnectionReport(this.#scope, record, startedAt).close(MeshError.from(thrown, "ZTUNNEL_POLICY_CHANGED"));
       return;
     }

@@ -2,7 +2,8 @@
 import { once } from "node:events";
 import { type ClientHttp2Session, constants, connect as http2Connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from "node:http2";
 import { connect as tcpConnect } from "node:net";
-import { parseSpiffeId, type SnapshotChange, type Workload } from "@fairway/model";
+import { parseSpiffeId, type Snapshot, type SnapshotChange, type Workload } from "@fairway/model";
+import { MeshError } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
 import { application, eventually, loopbackAddresses, policy, service, TestMesh, workload } from "./test-mesh.ts";
 
@@ -109,3 +110,23 @@ for (const { what, status, authority, method = "CONNECT", own = {}, change } of 
     if (status === 400) await eventually(t, () => mesh.accessLines().some((line) => line.includes("\twarn\taccess\tconnection failed\tsrc.addr=")));
   });
 }
+
+test.serial("401: policies that cannot be asked, for a stream that is known in all else", async (t) => {
+  const { mesh, port, session } = await start(t);
+  const decide = mesh.mesh.decide.bind(mesh.mesh);
+  const withoutPolicies = (snapshot: Snapshot): Snapshot =>
+    new Proxy(snapshot, {
+      get(target, name) {
+        if (name === "policiesFor") throw new MeshError("ZTUNNEL_MESH_UNANSWERED", "the mesh was not heard of");
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+  Object.assign(mesh.mesh, {
+    decide: <T>(decision: (snapshot: Snapshot) => T, options: { signal: AbortSignal }) => decide((snapshot) => decision(withoutPolicies(snapshot)), options),
+  });
+  const { headers, ended } = await answer(session, { ":method": "CONNECT", ":authority": `${at(2)}:${port}` });
+  t.is(Number(headers[":status"]), 401);
+  t.true(ended);
+  t.regex(mesh.accessLines().join(""), /connection complete.*direction="inbound".*error="the mesh was not heard of"/);
+});
