@@ -11,6 +11,8 @@ class FakeMemory implements ThreadMemory {
   share = 0;
   live = 20 * megabyte;
   garbage = 0;
+  /** Of others in the process, or free and kept by the allocator. */
+  elsewhere = 0;
   collections = 0;
 
   busy(): number {
@@ -19,6 +21,10 @@ class FakeMemory implements ThreadMemory {
 
   size(): number {
     return this.live + this.garbage;
+  }
+
+  resident(): number {
+    return this.size() + this.elsewhere;
   }
 
   async collect(): Promise<void> {
@@ -71,6 +77,23 @@ test("what is still needed after a collection is not collected again", async (t)
   memory.live = 300 * megabyte;
   await clock.advance(10 * period);
   t.is(memory.collections, 1);
+});
+
+test("what the allocator keeps is handed back though the heap has not grown, and only when idle", async (t) => {
+  const { clock, memory, calls } = atRest();
+  await clock.advance(period);
+  memory.elsewhere = 100 * megabyte;
+  memory.share = 0.5;
+  await clock.advance(3 * period);
+  t.is(calls.length, 1);
+  memory.share = 0;
+  memory.garbage = 11 * megabyte;
+  await clock.advance(3 * period);
+  t.is(calls.length, 2);
+  t.is(memory.collections, 1);
+  memory.garbage = 13 * megabyte;
+  await clock.advance(period);
+  t.is(memory.collections, 2);
 });
 
 test("nothing happens after disposal", async (t) => {

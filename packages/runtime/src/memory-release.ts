@@ -20,6 +20,8 @@ export interface ThreadMemory {
   busy(): number;
   /** Bytes that its heap occupies, and those outside of it which objects of the heap keep. */
   size(): number;
+  /** Bytes that the whole process has resident. */
+  resident(): number;
   /** Collects everything that can be collected, and hands free pages back to the system. Never rejects. */
   collect(): Promise<void>;
 }
@@ -27,7 +29,10 @@ export interface ThreadMemory {
 export interface MemoryReleaseOptions {
   readonly clock: Clock;
   readonly memory?: ThreadMemory;
-  /** Called after each collection: by then what objects kept outside of the heap is free, too. */
+  /**
+   * Called after each collection, when what objects kept outside of the heap is free, too; and when the process has grown though the heap has
+   * not: the allocator keeps what was freed.
+   */
   readonly afterwards?: () => void;
 }
 
@@ -39,12 +44,16 @@ export function releaseMemoryAtRest({ clock, memory = threadMemory(), afterwards
   let stopped = false;
   let timer: Disposable | undefined;
   /** After the last release. */
-  let size = 0;
+  let [size, resident] = [0, 0];
   const look = async (): Promise<void> => {
-    if (memory.busy() < idleShare && memory.size() > size * growth + slackBytes) {
-      await memory.collect();
-      afterwards?.();
-      size = memory.size();
+    if (memory.busy() < idleShare) {
+      const heapGrew = memory.size() > size * growth + slackBytes;
+      if (heapGrew) await memory.collect();
+      if (heapGrew || memory.resident() > resident * growth + slackBytes) {
+        afterwards?.();
+        if (heapGrew) size = memory.size();
+        resident = memory.resident();
+      }
     }
     wait();
   };
@@ -74,6 +83,7 @@ export function threadMemory(): ThreadMemory {
       const { total_physical_size: heap, external_memory: outside } = getHeapStatistics();
       return heap + outside;
     },
+    resident: () => process.memoryUsage.rss(),
     collect,
   };
 }
