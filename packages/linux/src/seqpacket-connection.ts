@@ -25,6 +25,8 @@ export interface SeqpacketMessage {
 export interface SeqpacketOptions {
   /** The longest message that is received; a longer one ends the connection. 1024 unless told. */
   readonly messageBytes?: number;
+  /** What a peer is told whose message was too long or carried too many descriptors, before the connection ends; nothing unless told. */
+  readonly truncatedAnswer?: Uint8Array;
 }
 
 interface Waiter {
@@ -44,6 +46,7 @@ export class SeqpacketConnection implements AsyncDisposable {
   readonly closed: Promise<MeshError | undefined>;
   readonly #fd: number;
   readonly #buffer: Buffer;
+  readonly #truncatedAnswer: Uint8Array | undefined;
   readonly #poll: DescriptorPoll;
   readonly #inbox: SeqpacketMessage[] = [];
   readonly #waiters: Waiter[] = [];
@@ -53,12 +56,13 @@ export class SeqpacketConnection implements AsyncDisposable {
   #failure: MeshError | undefined;
 
   /** Takes over `fd`. */
-  constructor(fd: number, { messageBytes = defaultMessageBytes }: SeqpacketOptions = {}) {
+  constructor(fd: number, { messageBytes = defaultMessageBytes, truncatedAnswer }: SeqpacketOptions = {}) {
     const { promise, resolve } = Promise.withResolvers<MeshError | undefined>();
     this.closed = promise;
     this.#onClosed = resolve;
     this.#fd = fd;
     this.#buffer = Buffer.alloc(messageBytes);
+    this.#truncatedAnswer = truncatedAnswer;
     this.#poll = new DescriptorPoll(fd, { readable: true, writable: false }, () => this.#ready());
   }
 
@@ -170,6 +174,8 @@ export class SeqpacketConnection implements AsyncDisposable {
         if (received === undefined) break;
         if (received.truncated) {
           closeDescriptors(received.descriptors);
+          // As much as the kernel takes: a peer that does not read misses it.
+          if (this.#truncatedAnswer !== undefined) sendMessage(this.#fd, this.#truncatedAnswer, []);
           this.#end(new MeshError("LINUX_SEQPACKET_TRUNCATED", `a message had more than ${this.#buffer.length} bytes or ${descriptorLimit} descriptors`));
           return;
         }

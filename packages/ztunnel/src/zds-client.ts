@@ -27,6 +27,9 @@ export interface ZdsClientOptions {
   readonly random: () => number;
 }
 
+/** Contract 4.4: what cannot be read is refused before the connection ends. */
+const truncatedAnswer = encodeZdsResponse({ error: "the message had more bytes or descriptors than one may have" });
+
 /** The reference waits up to 15 s; the socket is on this node, and until it is there no pod of the node can start. */
 const longestWaitMs = 1_000;
 
@@ -45,7 +48,7 @@ export async function runZdsClient(
   while (!until.aborted) {
     let connection: SeqpacketConnection;
     try {
-      connection = await connectSeqpacket(socketPath);
+      connection = await connectSeqpacket(socketPath, { truncatedAnswer });
     } catch (thrown) {
       log.warn("cannot reach the node agent", { socket: socketPath, error: MeshError.from(thrown, "ZTUNNEL_ZDS_PROTOCOL") });
       await clock.sleep(connecting.next(), { signal: until }).catch(() => {});

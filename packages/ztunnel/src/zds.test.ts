@@ -234,6 +234,8 @@ for (const [what, bytes, descriptors] of [
   ["an add without a descriptor", encodeZdsRequest({ kind: "add", uid: "one", workload: name }), 0],
   ["an add with two descriptors", encodeZdsRequest({ kind: "add", uid: "one", workload: name }), 2],
   ["a delete with a descriptor", encodeZdsRequest({ kind: "del", uid: "one" }), 1],
+  ["an add with more descriptors than are read", encodeZdsRequest({ kind: "add", uid: "one", workload: name }), 20],
+  ["more bytes than are read", Buffer.alloc(1_500), 0],
 ] as const) {
   test.serial(`${what}: refused, the connection ends, a new one begins`, async (t) => {
     const rig = await Rig.open(t);
