@@ -1,6 +1,6 @@
 /** Objects that are wrong: each gets a clear answer where its author looks, and nothing else is lost. */
 import { execFile } from "node:child_process";
-import { writeFile } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -49,6 +49,7 @@ if (installed("kubectl")) {
     test.serial(`kubectl apply of ${what} is refused with a reason`, async (t) => {
       const file = join(tmpdir(), `fairway-objects-${process.pid}.yaml`);
       await writeFile(file, text);
+      t.teardown(() => rm(file));
       const { code, output } = await kubectl("apply", "-f", file);
       t.not(code, 0);
       t.regex(output, complaint);
