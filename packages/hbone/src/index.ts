@@ -33,4 +33,4 @@ export { type OpenedStream, type TunnelDial, TunnelPool, type TunnelPoolOptions 
 export { defaultClientSettings, defaultServerSettings } from "./settings.ts";
 export { localEnd, refuse, remoteEnd, socketEnd } from "./socket-ends.ts";
 export { UnblockedTransport } from "./unblocked-transport.ts";
-export { collectYoungObjectsEarly } from "./young-generation.ts";
+export { collectYoungObjectsByBytes, collectYoungObjectsEarly } from "./young-generation.ts";

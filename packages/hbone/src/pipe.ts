@@ -6,6 +6,7 @@
 import type { Duplex } from "node:stream";
 import { errorCode, MeshError } from "@fairway/runtime";
 import type { PipeOutcome } from "./engine.ts";
+import { noteBuffer } from "./young-generation.ts";
 
 export interface PipeOptions {
   /** Aborting destroys both ends at once. */
@@ -200,6 +201,7 @@ class Flow {
   }
 
   readonly #onData = (chunk: Buffer): void => {
+    noteBuffer(chunk.length);
     if (!this.#sink.writable) {
       // The peer closed this direction; nobody will read what the source still sends.
       this.sinkClosed();

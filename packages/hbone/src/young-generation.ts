@@ -1,16 +1,37 @@
-/** The one setting of V8 that decides what a byte through a proxy costs. */
-import { setFlagsFromString } from "node:v8";
-
-/** Of the young generation in use when a collection is scheduled between two turns of the event loop; V8's own is 80. */
-const defaultPercent = 5;
-
 /**
- * Collects young objects early. Call once, first thing in a process that carries traffic, before worker threads start.
+ * When V8 collects young objects: the one thing that decides what a byte through a proxy costs (docs/performance.md has the figures).
  *
  * A proxy makes few objects and many buffers, and V8 frees the buffers of young objects only when it collects those objects. By its own
- * measure, which leaves the buffers out, it does so too rarely; the memory behind the buffers then forces full collections, several a second
- * (docs/performance.md has the figures).
+ * measure, which leaves the buffers out, it does so too rarely; the memory behind the buffers then forces full collections, several a second.
  */
-export function collectYoungObjectsEarly(percent: number = defaultPercent): void {
+import { setFlagsFromString } from "node:v8";
+
+/** Of buffers, between two collections. Half as many cost requests, many times as many let the full collections come first. */
+const bytesPerCollection = 1_536 * 1024;
+
+/** Since the last collection. A heap belongs to a thread, and so does this count: each thread has a module of its own. */
+let bytes = 0;
+
+/**
+ * Collects young objects whenever so much of them is in use, in percent; V8's own is 80. Low enough for bulk, it is many collections for
+ * everything else. Call once, before worker threads start.
+ */
+export function collectYoungObjectsEarly(percent: number): void {
   setFlagsFromString(`--minor-gc-task-trigger=${percent}`);
+}
+
+/**
+ * Collects young objects by the bytes that were moved, in every worker thread started from now on. A main thread that carries traffic itself is
+ * started with `--expose-gc` instead. Either wants a semi-space of a few megabytes, or the objects of small requests fill the cache.
+ */
+export function collectYoungObjectsByBytes(): void {
+  setFlagsFromString("--expose-gc");
+}
+
+/** A buffer of that length came in. Every copy calls it for what it reads. */
+export function noteBuffer(length: number): void {
+  bytes += length;
+  if (bytes < bytesPerCollection) return;
+  bytes = 0;
+  globalThis.gc?.({ type: "minor" });
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** `fairway-ztunnel [proxy|version|help]`: reads the environment, runs until told to stop. */
-import { collectYoungObjectsEarly } from "@fairway/hbone";
+import { collectYoungObjectsByBytes } from "@fairway/hbone";
 import { trimAllocator } from "@fairway/linux";
 import { releaseMemoryAtRest, runProxyProgram, systemClock } from "@fairway/runtime";
 import { runZtunnel } from "./app.ts";
@@ -8,7 +8,7 @@ import { readConfig } from "./environment.ts";
 import { version } from "./version.ts";
 
 const prepare = (): void => {
-  collectYoungObjectsEarly();
+  collectYoungObjectsByBytes();
   releaseMemoryAtRest({ clock: systemClock, afterwards: trimAllocator });
 };
 

@@ -40,6 +40,8 @@ export const names = { direct: "direct", plain: "plain TCP proxy", hbone: "HBONE
 /** The first hop of a pair; the second hop. */
 const cores = { first: 0, second: 1 } as const;
 const loopbackHost = "127.0.0.1";
+/** As a thread of ztunnel has it: young objects are collected by the bytes that were moved, in a semi-space that does not grow. */
+const flags: readonly string[] = ["--expose-gc", "--max-semi-space-size=4"];
 
 export function directArm({ backends, wire }: Scene): ArmMaker {
   const arm: Arm = { name: names.direct, host: wire.far, ports: { ...backends, fresh: backends.echo }, hops: [], stop: async () => {} };
@@ -48,7 +50,7 @@ export function directArm({ backends, wire }: Scene): ArmMaker {
 
 export function plainArm({ backends, wire: { near, far } }: Scene): ArmMaker {
   const start = async (): Promise<Arm> => {
-    const { child, answer } = await startProgram("./plain-hop.js", cores.first, { backends, far }, { namespace: near });
+    const { child, answer } = await startProgram("./plain-hop.js", cores.first, { backends, far }, { flags, namespace: near });
     return arm(names.plain, answer as Ports, [child]);
   };
   return { key: "plain", name: names.plain, start };
@@ -56,11 +58,11 @@ export function plainArm({ backends, wire: { near, far } }: Scene): ArmMaker {
 
 export function hboneArm({ backends, authority, wire: { near, farSide, far } }: Scene, engine: EngineName): ArmMaker {
   const start = async (): Promise<Arm> => {
-    const inbound = await startProgram("./inbound-hop.js", cores.second, { authority, engine, far }, { profile: true, namespace: farSide });
+    const inbound = await startProgram("./inbound-hop.js", cores.second, { authority, engine, far }, { profile: true, flags, namespace: farSide });
     try {
       const { port: tunnelPort } = inbound.answer as { port: number };
       const setup = { authority, engine, far, tunnelPort, backends };
-      const outbound = await startProgram("./outbound-hop.js", cores.first, setup, { profile: true, namespace: near });
+      const outbound = await startProgram("./outbound-hop.js", cores.first, setup, { profile: true, flags, namespace: near });
       const tunnelsLost = async (): Promise<number> => ((await outbound.child.ask("tunnels lost")) as TunnelsLost).lost;
       return { ...arm(names.hbone, outbound.answer as Ports, [outbound.child, inbound.child]), tunnelsLost };
     } catch (thrown) {

@@ -1,7 +1,7 @@
 /** The second hop of our pair: tunnels in, plain TCP to the application out. */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { type ConnectExchange, collectYoungObjectsEarly, defaultServerSettings, type EngineName, tunnelEngine } from "@fairway/hbone";
+import { type ConnectExchange, defaultServerSettings, type EngineName, tunnelEngine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
 import { releaseMemoryAtRest, systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
@@ -14,7 +14,6 @@ export interface InboundSetup {
   readonly far: string;
 }
 
-collectYoungObjectsEarly();
 releaseMemoryAtRest({ clock: systemClock });
 
 serveParent(async ({ authority, engine, far }: InboundSetup): Promise<{ port: number }> => {

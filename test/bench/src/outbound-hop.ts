@@ -1,7 +1,7 @@
 /** The first hop of our pair: plain TCP in, a stream of a pooled tunnel out. */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { type ClientTunnel, collectYoungObjectsEarly, type EngineName, type TunnelKey, TunnelPool, tunnelEngine } from "@fairway/hbone";
+import { type ClientTunnel, type EngineName, type TunnelKey, TunnelPool, tunnelEngine } from "@fairway/hbone";
 import { type AuthorityPem, createMeshTls } from "@fairway/pki";
 import { releaseMemoryAtRest, systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
@@ -17,7 +17,6 @@ export interface OutboundSetup {
   readonly backends: Ports;
 }
 
-collectYoungObjectsEarly();
 releaseMemoryAtRest({ clock: systemClock });
 
 /** Tunnels that ended with an error since the last question. */

@@ -1,12 +1,11 @@
 /** One hop of plain TCP, with the copy that ztunnel uses for traffic outside the mesh. */
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
-import { collectYoungObjectsEarly, pipe } from "@fairway/hbone";
+import { pipe } from "@fairway/hbone";
 import { releaseMemoryAtRest, systemClock } from "@fairway/runtime";
 import { serveParent } from "./child.ts";
 import type { Ports } from "./measures.ts";
 
-collectYoungObjectsEarly();
 releaseMemoryAtRest({ clock: systemClock });
 
 serveParent(async ({ backends, far }: { backends: Ports; far: string }): Promise<Ports> => {

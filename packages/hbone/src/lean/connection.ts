@@ -6,6 +6,7 @@ import type { Duplex } from "node:stream";
 import { type Clock, MeshError } from "@fairway/runtime";
 import type { TunnelSettings } from "../engine.ts";
 import { settingsTimeoutMs } from "../settings.ts";
+import { noteBuffer } from "../young-generation.ts";
 import { Carrier } from "./carrier.ts";
 import { ConnectionFault, errorCodes } from "./error-codes.ts";
 import { clientPreface, frameTypes, type Setting, settingIds, settingsPayload, uint32 } from "./frames.ts";
@@ -141,6 +142,7 @@ export class Connection {
   }
 
   readonly #onBytes = (chunk: Buffer): void => {
+    noteBuffer(chunk.length);
     if (this.#closing) return;
     try {
       this.#speaker.read(chunk);

@@ -6,6 +6,7 @@ import type { Duplex } from "node:stream";
 import { errorCode, MeshError } from "@fairway/runtime";
 import type { PipeOutcome } from "../engine.ts";
 import { hangUps, type PipeOptions } from "../pipe.ts";
+import { noteBuffer } from "../young-generation.ts";
 import { errorCodes } from "./error-codes.ts";
 import type { ConsumedStream, StreamConsumer } from "./stream-consumer.ts";
 
@@ -109,6 +110,7 @@ export class StreamPipe implements StreamConsumer {
   }
 
   readonly #onSocketData = (chunk: Buffer): void => {
+    noteBuffer(chunk.length);
     if (this.#stream.closed) {
       this.#socket.pause();
       this.#outwardDone();
