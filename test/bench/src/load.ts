@@ -1,5 +1,5 @@
 /** The load generator: a process of its own that does one measurement at a time. */
-import { connect, type Socket } from "node:net";
+import { connect } from "node:net";
 import { serveParent } from "./child.ts";
 import { dial, later } from "./load-connection.ts";
 import { checkHeld, hold, release } from "./load-held.ts";
@@ -79,45 +79,38 @@ async function probe({ host, port }: LoadRequest & { kind: "probe" }): Promise<L
   }
 }
 
-/**
- * Connect, one byte there and back, close: `concurrency` of them at any time. What this costs is taken from what is measured, so a connection here
- * has no more than it needs: one buffer for the bytes of all, listeners that know their connection by `this`, no promise, no option of the socket.
- */
+/** Connect, one byte there and back, close: `concurrency` of them at any time. */
 async function connects({ host, concurrency, port, ms }: LoadRequest & { kind: "connects" }): Promise<LoadResult> {
-  let [count, failures, running, measuring, open] = [0, 0, true, false, 0];
-  const { promise: over, resolve: onOver } = Promise.withResolvers<void>();
-  const buffer = Buffer.alloc(1);
-  const start = (): void => {
-    open += 1;
-    const onread = { buffer, callback: (): boolean => !!socket.end() };
-    const socket = connect({ port, host, onread }, greet);
-    socket.on("error", ignore);
-    socket.on("close", onClose);
-  };
-  function onClose(this: Socket): void {
-    if (this.bytesRead === 0) failures += 1;
-    else if (measuring) count += 1;
-    open -= 1;
-    if (running) start();
-    else if (open === 0) onOver();
-  }
-  for (let started = 0; started < concurrency; started++) start();
+  let [count, failures, running, measuring] = [0, 0, true, false];
+  const once = (): Promise<void> =>
+    new Promise((resolve) => {
+      let echoed = false;
+      const socket = connect({ port, host, noDelay: true });
+      socket.on("connect", () => socket.write("x"));
+      socket.on("data", () => {
+        echoed = true;
+        socket.end();
+      });
+      socket.on("error", () => {});
+      socket.on("close", () => {
+        if (measuring && echoed) count += 1;
+        if (!echoed) failures += 1;
+        resolve();
+      });
+    });
+  const loops = Array.from({ length: concurrency }, async () => {
+    while (running) await once();
+  });
   await later(warmUpMs);
   measuring = true;
-  const begun = performance.now();
+  const start = performance.now();
   await later(ms);
   measuring = false;
-  const seconds = (performance.now() - begun) / 1000;
+  const seconds = (performance.now() - start) / 1000;
   running = false;
-  await over;
+  await Promise.all(loops);
   return { count, seconds, failures };
 }
-
-function greet(this: Socket): void {
-  this.write("x");
-}
-
-function ignore(): void {}
 
 serveParent(async (request: LoadRequest | { kind: "hello" }): Promise<unknown> => {
   switch (request.kind) {
