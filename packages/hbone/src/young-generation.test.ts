@@ -24,7 +24,7 @@ console.log(count);
 `;
 
 const manyBytes = `${counting}
-for (let chunk = 0; chunk < 640; chunk++) {
+for (let chunk = 0; chunk < 2_560; chunk++) {
   noteBuffer(64 * 1024);
   await turn();
 }
