@@ -24,6 +24,12 @@ export interface Cidr {
   readonly length: number;
 }
 
+const octet = "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)";
+/** Canonical as it is written: no leading zeros, no other bases. */
+const dottedQuad = new RegExp(`^${octet}(?:\\.${octet}){3}$`);
+/** As a socket of both families names an IPv4 peer. */
+const mappedPrefix = "::ffff:";
+
 export const defaultNetwork = "" as NetworkId;
 
 export function networkId(name: string): NetworkId {
@@ -37,8 +43,10 @@ export function parseIp(text: string): IpAddress {
   return ip;
 }
 
+/** Called for both ends of every connection: the two forms in which sockets name IPv4 go without the library, which answers "no" by an exception. */
 export function tryParseIp(text: string): IpAddress | undefined {
-  if (ipaddr.IPv4.isValidFourPartDecimal(text)) return ipaddr.IPv4.parse(text).toString() as IpAddress;
+  if (dottedQuad.test(text)) return text as IpAddress;
+  if (text.startsWith(mappedPrefix) && dottedQuad.test(text.slice(mappedPrefix.length))) return text.slice(mappedPrefix.length) as IpAddress;
   if (!text.includes(":") || text.includes("%") || !ipaddr.IPv6.isValid(text)) return undefined;
   return canonical(ipaddr.IPv6.parse(text));
 }
