@@ -1,16 +1,19 @@
 /** Clients whose first bytes come whole, in pieces, behind something else, or not all; no time passes unless a test says so. */
 import { once } from "node:events";
-import { connect as connectTcp, createServer, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { connect as connectTls } from "node:tls";
 import { parseSpiffeId } from "@fairway/model";
 import { errorCode, ManualClock, systemClock } from "@fairway/runtime";
-import test, { type ExecutionContext } from "ava";
+import test from "ava";
 import { Authority } from "./authority.ts";
 import { workloadCertificate } from "./certificate.ts";
 import type { WorkloadCertificate } from "./certificate-source.ts";
 import { generateKeyPair } from "./key.ts";
+import { pair } from "./test-socket-pair.ts";
 import { createMeshTls } from "./tls-context.ts";
+
+const asProxiesAccept = { allowHalfOpen: true, pauseOnConnect: true };
 
 const authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
 const alice = certificateOf("spiffe://cluster.local/ns/default/sa/alice");
@@ -29,7 +32,7 @@ for (const [what, size] of [
   ["a whole ClientHello", hello.length],
 ] as const) {
   test(`${what} and a FIN is let go at once`, async (t) => {
-    const { client, server } = await pair(t);
+    const { client, server } = await pair(t, asProxiesAccept);
     const refused = t.throwsAsync(tls.accept(server, bob, { signal }));
     client.end(hello.subarray(0, size));
     t.is(errorCode(await refused), "PKI_HANDSHAKE_FAILED");
@@ -37,7 +40,7 @@ for (const [what, size] of [
   });
 
   test(`${what} and a FIN that came before anybody looked is let go at once`, async (t) => {
-    const { client, server } = await pair(t);
+    const { client, server } = await pair(t, asProxiesAccept);
     client.end(hello.subarray(0, size));
     await once(client, "finish");
     t.is(errorCode(await t.throwsAsync(tls.accept(server, bob, { signal }))), "PKI_HANDSHAKE_FAILED");
@@ -52,7 +55,7 @@ for (const [what, bytes] of [
   ["a record of another kind", Buffer.from("170303000401020304", "hex")],
 ] as const) {
   test(`${what} before a ClientHello is refused at once, whatever follows`, async (t) => {
-    const { client, server } = await pair(t);
+    const { client, server } = await pair(t, asProxiesAccept);
     const refused = t.throwsAsync(tls.accept(server, bob, { signal }));
     client.on("error", () => undefined);
     client.write(Buffer.concat([bytes, hello]));
@@ -62,7 +65,7 @@ for (const [what, bytes] of [
 }
 
 test("a client whose bytes come one by one is served, and either side may end before the other", async (t) => {
-  const { client, server } = await pair(t);
+  const { client, server } = await pair(t, asProxiesAccept);
   const [far, near] = await Promise.all([tls.accept(server, bob, { signal }), tls.connect(oneByOne(client), alice, [bob.identity], { signal })]);
   t.is(far.peer, alice.identity);
   t.is(near.peer, bob.identity);
@@ -120,21 +123,4 @@ function certificateOf(identity: string): WorkloadCertificate {
     privateKey: key.privateKey,
     now: Date.now(),
   });
-}
-
-/** Two ends of one loopback TCP connection, closed with the test; the server's is as a proxy accepts it: half-open and unread. */
-async function pair(t: ExecutionContext): Promise<{ client: Socket; server: Socket }> {
-  const listener = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  listener.listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const address = listener.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  const client = connectTcp({ port: address.port, host: "127.0.0.1", allowHalfOpen: true });
-  const [[server]] = await Promise.all([once(listener, "connection"), once(client, "connect")]);
-  listener.close();
-  t.teardown(() => {
-    client.destroy();
-    server.destroy();
-  });
-  return { client, server };
 }

@@ -1,9 +1,7 @@
 /** What a certificate says it may be used for (ztunnel contract 1.2): counted where it says something, on either side. */
-import { once } from "node:events";
-import { connect as connectTcp, createServer, type Socket } from "node:net";
 import { parseSpiffeId } from "@fairway/model";
 import { errorCode, messageOf, systemClock } from "@fairway/runtime";
-import test, { type ExecutionContext } from "ava";
+import test from "ava";
 import { workloadCertificate } from "./certificate.ts";
 import type { WorkloadCertificate } from "./certificate-source.ts";
 import { type Asn1, encodeDer, encodePem, octetString, oid, sequence } from "./der.ts";
@@ -11,6 +9,7 @@ import { keyUsage, subjectAltNames } from "./extensions.ts";
 import { emptyName, issueCertificate } from "./issue.ts";
 import { generateKeyPair } from "./key.ts";
 import { certificateAuthority } from "./test-authority.ts";
+import { pair } from "./test-socket-pair.ts";
 import { createMeshTls } from "./tls-context.ts";
 
 const root = certificateAuthority(systemClock, "root");
@@ -60,21 +59,4 @@ function certificateOf(name: string, purposes: readonly string[] | undefined): W
     { name: root.name, privateKey: root.key.privateKey },
   );
   return workloadCertificate([encodePem("CERTIFICATE", leaf), root.pem], { identity, privateKey: key.privateKey, now });
-}
-
-/** Two ends of one loopback TCP connection, closed with the test. */
-async function pair(t: ExecutionContext): Promise<{ client: Socket; server: Socket }> {
-  const listener = createServer();
-  listener.listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const address = listener.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  const client = connectTcp(address.port, "127.0.0.1");
-  const [[server]] = await Promise.all([once(listener, "connection"), once(client, "connect")]);
-  listener.close();
-  t.teardown(() => {
-    client.destroy();
-    server.destroy();
-  });
-  return { client, server };
 }

@@ -1,6 +1,4 @@
 import { X509Certificate } from "node:crypto";
-import { once } from "node:events";
-import { connect, createServer, type Socket } from "node:net";
 import { parseSpiffeId } from "@fairway/model";
 import { errorCode, systemClock } from "@fairway/runtime";
 import test, { type ExecutionContext } from "ava";
@@ -12,6 +10,7 @@ import { context, encodePem, sequence } from "./der.ts";
 import { generateKeyPair } from "./key.ts";
 import { parseRevocationLists, RevocationCheck } from "./revocation.ts";
 import { certificateAuthority, pluggedIn, revocationList, type TestAuthority } from "./test-authority.ts";
+import { pair } from "./test-socket-pair.ts";
 import { createMeshTls } from "./tls-context.ts";
 
 const { signal } = new AbortController();
@@ -152,20 +151,4 @@ function certificateOf(account: string, by = authority): WorkloadCertificate {
   const identity = parseSpiffeId(`spiffe://cluster.local/ns/default/sa/${account}`);
   const { publicKey, privateKey } = generateKeyPair();
   return workloadCertificate(by.sign({ publicKey, identity, ttlMs: 0 }), { identity, privateKey, now: Date.now() });
-}
-
-async function pair(t: ExecutionContext): Promise<{ client: Socket; server: Socket }> {
-  const listener = createServer();
-  listener.listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const bound = listener.address();
-  const client = connect(bound !== null && typeof bound === "object" ? bound.port : 0, "127.0.0.1");
-  const [server]: Socket[] = await once(listener, "connection");
-  listener.close();
-  if (server === undefined) throw new Error("no connection");
-  t.teardown(() => {
-    client.destroy();
-    server.destroy();
-  });
-  return { client, server };
 }

@@ -1,15 +1,16 @@
 import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
-import { connect as connectTcp, createServer, type Server, type Socket } from "node:net";
+import type { Socket } from "node:net";
 import { connect as connectTls, type SecureVersion, type TLSSocket } from "node:tls";
 import { parseSpiffeId, type SpiffeId } from "@fairway/model";
 import { errorCode, ManualClock, systemClock } from "@fairway/runtime";
-import test, { type ExecutionContext } from "ava";
+import test from "ava";
 import { Authority } from "./authority.ts";
 import { detachCertificate, workloadCertificate } from "./certificate.ts";
 import type { WorkloadCertificate } from "./certificate-source.ts";
 import { generateKeyPair } from "./key.ts";
 import { pluggedIn } from "./test-authority.ts";
+import { pair } from "./test-socket-pair.ts";
 import { createMeshTls } from "./tls-context.ts";
 
 const authority = Authority.createSelfSigned({ trustDomain: "cluster.local", clock: systemClock });
@@ -344,21 +345,4 @@ function certificateOf(identity: string, signer: Authority = authority, now: num
   const key = generateKeyPair();
   const id = parseSpiffeId(identity);
   return workloadCertificate(signer.sign({ publicKey: key.publicKey, identity: id, ttlMs: 0 }), { identity: id, privateKey: key.privateKey, now });
-}
-
-/** Two ends of one loopback TCP connection, closed with the test. */
-async function pair(t: ExecutionContext): Promise<{ client: Socket; server: Socket }> {
-  const listener: Server = createServer();
-  listener.listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const address = listener.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  const client = connectTcp(address.port, "127.0.0.1");
-  const [[server]] = await Promise.all([once(listener, "connection"), once(client, "connect")]);
-  listener.close();
-  t.teardown(() => {
-    client.destroy();
-    server.destroy();
-  });
-  return { client, server };
 }

@@ -1,5 +1,6 @@
 /** Echo applications behind HTTP and gRPC Services, and what tests of a waypoint ask of them. */
 import { execFile } from "node:child_process";
+import type { ResourceType } from "@fairway/kube";
 import { checkoutFile } from "@fairway/local-cluster";
 import type { Fetched, FetchOptions, GrpcResult } from "./echo-client.ts";
 import { eventually, type Mesh, type Pod, pods } from "./mesh.ts";
@@ -47,6 +48,12 @@ export async function raiseEcho(mesh: Mesh, namespace: string, name: string): Pr
     echoService(namespace, name, { echo: name }),
     ...versions.map((version) => echoService(namespace, `${name}-v${version}-http`, { echo: name, version: `v${version}` })),
   ]);
+}
+
+/** After a test: the next one begins without the objects that this one applied. */
+export async function removeAll(mesh: Mesh, types: readonly ResourceType[], namespace: string): Promise<void> {
+  const { client } = mesh.cluster;
+  for (const type of types) for (const { metadata } of await client.list(type, { namespace })) await client.delete(type, metadata.name, namespace);
 }
 
 export type Caller = { readonly namespace: string; readonly name: string };

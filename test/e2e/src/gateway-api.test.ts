@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { type KubeObject, parseManifests, type ResourceType, resources } from "@fairway/kube";
 import { checkoutFile } from "@fairway/local-cluster";
 import test, { type ExecutionContext } from "ava";
-import { appOf, echoed, fetchFrom, grpcFrom, grpcPort, raiseEcho, raiseWaypoint, route, untilStatus } from "./echo-apps.ts";
+import { appOf, echoed, fetchFrom, grpcFrom, grpcPort, raiseEcho, raiseWaypoint, removeAll, route, untilStatus } from "./echo-apps.ts";
 import type { Fetched } from "./echo-client.ts";
 import { explainFailure } from "./explain.ts";
 import { eventually, Mesh } from "./mesh.ts";
@@ -80,10 +80,7 @@ test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 test.afterEach.always((t) => explainFailure(t, mesh));
-test.afterEach.always(async () => {
-  for (const type of routeTypes)
-    for (const { metadata } of await mesh.cluster.client.list(type, { namespace })) await mesh.cluster.client.delete(type, metadata.name, namespace);
-});
+test.afterEach.always(() => removeAll(mesh, routeTypes, namespace));
 
 test.serial("MeshBasic: without routes a client reaches the service", async (t) => {
   t.is((await fetchFrom(mesh, client, "http://echo/")).status, 200);

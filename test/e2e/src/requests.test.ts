@@ -1,7 +1,7 @@
 /** Requests through a waypoint while things change and fail around it: keys, routes, rollouts, endpoints; and what is told of them. */
 import type { KubeObject, ResourceType } from "@fairway/kube";
 import test, { type ExecutionContext } from "ava";
-import { appOf, echoed, echoService, fetchFrom, raiseWaypoint, route, untilStatus, waypointLines } from "./echo-apps.ts";
+import { appOf, echoed, echoService, fetchFrom, raiseWaypoint, removeAll, route, untilStatus, waypointLines } from "./echo-apps.ts";
 import { explainFailure } from "./explain.ts";
 import type { Load } from "./load-client.ts";
 import { eventually, Mesh, pods } from "./mesh.ts";
@@ -105,10 +105,7 @@ test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 test.afterEach.always((t) => explainFailure(t, mesh));
-test.afterEach.always(async () => {
-  for (const type of governing)
-    for (const { metadata } of await mesh.cluster.client.list(type, { namespace })) await mesh.cluster.client.delete(type, metadata.name, namespace);
-});
+test.afterEach.always(() => removeAll(mesh, governing, namespace));
 
 test.serial("a token of the issuer is taken, what is wrong with another is said, and keys that change are fetched", async (t) => {
   const jwtRules = [

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { type KubeObject, type ResourceType, resources, waitForRollout } from "@fairway/kube";
 import { checkoutFile, visitorCommand } from "@fairway/local-cluster";
 import test from "ava";
-import { appOf, echoed, fairway, fetchFrom, grpcFrom, grpcPort, raiseEcho, raiseWaypoint, route, untilStatus, waypointLines } from "./echo-apps.ts";
+import { appOf, echoed, fairway, fetchFrom, grpcFrom, grpcPort, raiseEcho, raiseWaypoint, removeAll, route, untilStatus, waypointLines } from "./echo-apps.ts";
 import { explainFailure } from "./explain.ts";
 import { eventually, isReady, Mesh, namespaces, type Pod, pods, services } from "./mesh.ts";
 
@@ -62,10 +62,7 @@ test.after.always(async () => {
   await mesh?.[Symbol.asyncDispose]();
 });
 test.afterEach.always((t) => explainFailure(t, mesh));
-test.afterEach.always(async () => {
-  for (const type of governing)
-    for (const { metadata } of await mesh.cluster.client.list(type, { namespace })) await mesh.cluster.client.delete(type, metadata.name, namespace);
-});
+test.afterEach.always(() => removeAll(mesh, governing, namespace));
 
 test.serial("requests of an enrolled namespace go through its waypoint, which knows who asked, and the status says so", async (t) => {
   const answer = echoed(
